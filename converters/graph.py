@@ -1,0 +1,365 @@
+"""A net as a graph of steps with shapes: what each layer becomes, in order, before anything is built or allocated.
+
+Blobs that are rewritten in place become versions, so that each value has one maker. What Caffe checks when it builds a net is
+checked here: wiring, counts, rules for parameters, sharing, shapes. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from math import prod
+from typing import NamedTuple
+
+from prototxt import NetError, UnsupportedLayer
+from prototxt.net import Layer, Net, Param
+from prototxt.rules import State
+
+from .names import identifiers
+from .recipe import ParamBlob, Recipe, Shape
+from .registry import Inputs, Rule, Tracked, rule_for
+
+MAX_AXES, MAX_COUNT = 32, 2**31 - 1  # Caffe's limits of a blob
+
+
+class Value(NamedTuple):
+    """A blob between two writes to it: version 0 is what its first layer made, 1 what the first in-place layer left, ..."""
+
+    blob: str
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepParam:
+    """A parameter blob of a step. `owner` is (step index, blob index) of the one that it shares, or None."""
+
+    blob: ParamBlob
+    spec: Param
+    owner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer as it will run. `key` names its submodule; `blocked[i]` cuts the gradient to bottom i (propagate_down: false)."""
+
+    name: str
+    type: str
+    key: str
+    place: str
+    recipe: Recipe
+    bottoms: tuple[Value, ...]
+    bottom_shapes: tuple[Shape, ...]
+    tops: tuple[Value, ...]
+    loss_weights: tuple[float, ...]
+    blocked: tuple[bool, ...]
+    params: tuple[StepParam, ...]
+    rule: Rule
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return self.recipe.tops
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The bottoms that the module takes."""
+        return tuple(range(len(self.bottoms))) if self.recipe.reads is None else self.recipe.reads
+
+
+@dataclass(frozen=True, slots=True)
+class DataLayer:
+    """A layer that feeds the net, and the blobs that it feeds."""
+
+    name: str
+    type: str
+    tops: tuple[str, ...]
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The net. `inputs` are blobs that some step reads; `unused` those that the data layers make for nobody."""
+
+    name: str
+    state: State
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    unused: tuple[str, ...]
+    outputs: tuple[str, ...]
+    data_layers: tuple[DataLayer, ...]
+    values: Mapping[Value, Shape]
+    force_backward: bool
+    notes: tuple[str, ...]  # what was assumed
+
+    @property
+    def blob_shapes(self) -> dict[str, Shape]:
+        """Shape by blob; a blob written in place has its last shape."""
+        return {value.blob: shape for value, shape in self.values.items()}
+
+    @property
+    def param_shapes(self) -> dict[str, list[Shape]]:
+        """Caffe's shapes of the parameter blobs by layer name, for the layers that have some."""
+        return {step.name: [p.blob.shape for p in step.params] for step in self.steps if step.params}
+
+    @property
+    def last(self) -> dict[str, Value]:
+        """The last version of each blob."""
+        return {value.blob: value for value in self.values}
+
+    @property
+    def losses(self) -> tuple[tuple[Value, float], ...]:
+        """The values that count in the objective, with their weights."""
+        return tuple((top, w) for step in self.steps for top, w in zip(step.tops, step.loss_weights, strict=True) if w)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, a shared one once."""
+        return sum(prod(p.blob.shape) for step in self.steps for p in step.params if p.owner is None)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one pass over the batch of the input shapes."""
+        return sum(step.recipe.macs for step in self.steps)
+
+
+def resolve(net: Net, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """The graph of a net. `shapes` replace those of the data layers' tops, by blob.
+
+    UnsupportedLayer lists every layer without a rule, with its place; NetError tells the first that Caffe would refuse.
+    """
+    found = _rules_of(net)
+    builder = _Builder(net, {k: tuple(v) for k, v in (shapes or {}).items()})
+    for layer, rule in zip(net.layers, found, strict=True):
+        builder.add(layer, rule)
+    return builder.graph()
+
+
+def _rules_of(net: Net) -> list[Rule]:
+    found, missing = [], []
+    for layer in net.layers:
+        try:
+            if not layer.type:
+                raise UnsupportedLayer("the layer has no type")
+            found.append(rule_for(layer.type))
+        except UnsupportedLayer as exc:
+            missing.append(f"  {layer.place}: layer {layer.name!r}: {exc}")
+    if missing:
+        count = f"{len(missing)} layers have" if len(missing) > 1 else "1 layer has"
+        raise UnsupportedLayer(
+            f"{count} a type that Decant does not know:\n" + "\n".join(missing) + "\nA plug-in can add a rule: see docs/adding-a-layer.md"
+        )
+    return found
+
+
+class _Builder:
+    """The state of one walk over the layers."""
+
+    def __init__(self, net: Net, shapes: Mapping[str, Shape]) -> None:
+        self.net, self.given = net, shapes
+        self.values: dict[Value, Shape] = {}
+        self.current: dict[str, Value] = {}
+        self.readers: dict[Value, int] = {}
+        self.fed: list[str] = []
+        self.steps: list[Step] = []
+        self.data: list[DataLayer] = []
+        self.owners: dict[str, _Owner] = {}
+        self.notes: list[str] = []
+        self.keys = identifiers([layer.name or layer.type for layer in net.layers], prefix="layer")
+
+    def add(self, layer: Layer, rule: Rule) -> None:
+        try:
+            self._add(layer, rule, self.keys[len(self.steps) + len(self.data)])
+        except UnsupportedLayer as exc:
+            raise UnsupportedLayer(f"{layer}: {exc}") from None
+        except NetError as exc:
+            raise NetError(f"{layer}: {exc}") from None
+
+    def _add(self, layer: Layer, rule: Rule, key: str) -> None:
+        bottoms = self._bottoms(layer)
+        shapes = tuple(self.values[b] for b in bottoms)
+        tops = self._automatic(layer, rule)
+        _check_counts(layer, rule, len(tops))
+        spec = Tracked(layer.spec)
+        made = rule.make(replace(layer, spec=spec, tops=tops), shapes)
+        _check_fields(spec)
+        if len(made.tops) != len(tops):
+            raise NetError(f"makes {len(made.tops)} tops here, but the file names {len(tops)}")
+        if isinstance(made, Inputs):
+            self._feed(layer, made)
+            return
+        _check_shapes(made.tops)
+        self._count_readers(layer, bottoms)
+        weights = _loss_weights(layer, rule, len(tops))
+        new = self._tops(layer, rule, bottoms, tops, made.tops)
+        for top, weight in zip(new, weights, strict=True):
+            if layer.spec.loss_weight and weight:
+                self.readers[top] = 1  # Caffe counts the loss as a reader, and splits the blob for it
+        params = self._params(layer, made)
+        blocked = tuple(not p for p in layer.spec.propagate_down) or (False,) * len(bottoms)
+        if self.net.force_backward:
+            blocked = (False,) * len(bottoms)
+        self.steps.append(
+            Step(layer.name, layer.type, key, layer.place, made, bottoms, shapes, new, weights, blocked, params, rule)
+        )
+
+    def _bottoms(self, layer: Layer) -> tuple[Value, ...]:
+        for bottom in layer.bottoms:
+            if bottom not in self.current:
+                later = any(bottom in other.tops for other in self.net.layers)
+                near = get_close_matches(bottom, self.current, n=1)
+                hint = "; a later layer makes it: move that one up" if later else f"; did you mean {near[0]!r}?" if near else ""
+                raise NetError(f"reads the blob {bottom!r}, which no earlier layer makes{hint}")
+        if layer.spec.propagate_down and len(layer.spec.propagate_down) != len(layer.bottoms):
+            raise NetError(f"{len(layer.spec.propagate_down)} propagate_down for {len(layer.bottoms)} bottoms: one for each, or none")
+        return tuple(self.current[b] for b in layer.bottoms)
+
+    def _count_readers(self, layer: Layer, bottoms: tuple[Value, ...]) -> None:
+        for bottom in bottoms:
+            self.readers[bottom] = self.readers.get(bottom, 0) + 1
+
+    def _automatic(self, layer: Layer, rule: Rule) -> tuple[str, ...]:
+        if not rule.automatic or layer.tops:
+            return layer.tops
+        name = layer.name or layer.type
+        while name in self.current or any(name in other.tops for other in self.net.layers):
+            name += "_loss"
+        return (name,)
+
+    def _feed(self, layer: Layer, made: Inputs) -> None:
+        for top, shape in zip(layer.tops, made.tops, strict=True):
+            if top in self.current:
+                raise NetError(f"the blob {top!r} is made by an earlier layer already")
+            known = self.given.get(top, shape)
+            if known is None:
+                raise NetError(f"the shape of {top!r} stands in the data, which are not at hand; give it: --shape {top}=N,C,H,W")
+            _check_shapes([known])
+            value = self.current[top] = Value(top)
+            self.values[value] = known
+            self.fed.append(top)
+        self.data.append(DataLayer(layer.name, layer.type, layer.tops, layer))
+        if made.note and not all(top in self.given for top in layer.tops):
+            self.notes.append(f"{layer.place}: {layer.name!r}: {made.note}")
+
+    def _tops(self, layer: Layer, rule: Rule, bottoms: tuple[Value, ...], tops: tuple[str, ...], shapes: tuple[Shape, ...]) -> tuple[Value, ...]:
+        new = []
+        for i, (top, shape) in enumerate(zip(tops, shapes, strict=True)):
+            version = 0
+            if top in self.current:
+                old = self.current[top]
+                if i >= len(bottoms) or layer.bottoms[i] != top:
+                    raise NetError(f"the blob {top!r} is made by an earlier layer already; give this top another name")
+                if self.readers.get(old, 0) > 1:
+                    raise NetError(
+                        f"writes {top!r} in place, but another layer reads it as it was before; Caffe refuses this too: "
+                        "give this top another name"
+                    )
+                if rule.in_place:
+                    raise NetError(f"writes {top!r} in place, and {rule.in_place}; give this top another name")
+                version = old.version + 1
+            value = Value(top, version)
+            self.current[top] = value
+            self.values[value] = shape
+            new.append(value)
+        return tuple(new)
+
+    def _params(self, layer: Layer, recipe: Recipe) -> tuple[StepParam, ...]:
+        specs = layer.params
+        if len(specs) > len(recipe.blobs):
+            raise NetError(f"{len(specs)} param for a layer of {len(recipe.blobs)} parameter blobs; remove those too many")
+        params = []
+        for i, blob in enumerate(recipe.blobs):
+            spec = specs[i] if i < len(specs) else Param()
+            params.append(StepParam(blob, spec, self._owner(i, blob, layer, specs, spec)))
+        return tuple(params)
+
+    def _owner(self, i: int, blob: ParamBlob, layer: Layer, specs: tuple[Param, ...], spec: Param) -> tuple[int, int] | None:
+        """Who owns this parameter, if its name was met before; the multipliers that either of them writes hold for both."""
+        if not spec.name:
+            return None
+        written = {name: getattr(spec, name) for name in ("lr_mult", "decay_mult") if layer.spec.param[i].has(name)}
+        if spec.name not in self.owners:
+            self.owners[spec.name] = _Owner(len(self.steps), i, layer.name, blob.shape, written)
+            return None
+        owner = self.owners[spec.name]
+        if spec.permissive and prod(owner.shape) != prod(blob.shape):
+            raise NetError(f"{_sharing(i, spec, owner)}: {list(blob.shape)} here and {list(owner.shape)} there differ in count")
+        if not spec.permissive and owner.shape != blob.shape:
+            raise NetError(f"{_sharing(i, spec, owner)}: {list(blob.shape)} here, {list(owner.shape)} there; share_mode: PERMISSIVE would allow it")
+        for name, value in written.items():
+            if owner.multipliers.setdefault(name, value) != value:
+                raise NetError(f"{_sharing(i, spec, owner)}: {name} is {value:g} here and {owner.multipliers[name]:g} there")
+        return owner.step, owner.index
+
+    def _with_multipliers(self, step: Step) -> Step:
+        params = tuple(replace(p, spec=replace(p.spec, **self.owners[p.spec.name].multipliers)) if p.spec.name else p for p in step.params)
+        return replace(step, params=params)
+
+    def graph(self) -> Graph:
+        read = {b for step in self.steps for b in step.bottoms}
+        inputs = tuple(b for b in self.fed if Value(b) in read)
+        outputs = tuple(dict.fromkeys(v.blob for step in self.steps for v in step.tops if v == self.current[v.blob] and v not in read))
+        if not inputs and not self.steps:
+            inputs, outputs = tuple(self.fed), tuple(self.fed)
+        unused = tuple(b for b in self.fed if b not in inputs)
+        return Graph(
+            self.net.name,
+            self.net.state,
+            tuple(self._with_multipliers(step) for step in self.steps),
+            inputs,
+            unused,
+            outputs,
+            tuple(self.data),
+            self.values,
+            self.net.force_backward,
+            tuple(self.notes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """The first user of a shared parameter, and the multipliers that its users have written."""
+
+    step: int
+    index: int
+    layer: str
+    shape: Shape
+    multipliers: dict[str, float]
+
+
+def _sharing(i: int, spec: Param, owner: _Owner) -> str:
+    return f"parameter {i} shares {spec.name!r} with layer {owner.layer!r}"
+
+
+def _check_counts(layer: Layer, rule: Rule, tops: int) -> None:
+    for what, count, (low, high) in (("bottom", len(layer.bottoms), rule.bottoms), ("top", tops, rule.tops)):
+        if count < low or (high is not None and count > high):
+            wanted = f"{low}" if low == high else f"at least {low}" if high is None else f"{low} to {high}"
+            raise NetError(f"has {count} {what}s; a {layer.type} layer takes {wanted}")
+    if rule.equal_counts and len(layer.bottoms) != tops:
+        raise NetError(f"has {len(layer.bottoms)} bottoms and {tops} tops; a {layer.type} layer takes as many of one as of the other")
+
+
+def _check_fields(spec: Tracked) -> None:
+    passed = spec.passed_over()
+    if passed:
+        raise UnsupportedLayer(
+            f"{', '.join(passed)}: the rule of this type does not read {'this field' if len(passed) == 1 else 'these fields'}, which "
+            "BVLC Caffe does not have; remove what has no meaning here, or add a rule by a plug-in: docs/adding-a-layer.md"
+        )
+
+
+def _check_shapes(shapes: Sequence[Shape]) -> None:
+    for shape in shapes:
+        if len(shape) > MAX_AXES:
+            raise NetError(f"a top of {len(shape)} axes; a blob has at most {MAX_AXES}")
+        if any(d < 0 for d in shape) or prod(shape) > MAX_COUNT:
+            raise NetError(f"a top of shape {list(shape)} is no blob: axes are not negative, and the count stays below 2^31")
+
+
+def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:
+    written = list(layer.spec.loss_weight)
+    if not written:
+        return tuple(1.0 if rule.automatic and i == 0 else 0.0 for i in range(tops))
+    if len(written) != tops and not (rule.automatic and not layer.tops and len(written) <= tops):
+        raise NetError(f"{len(written)} loss_weight for {tops} tops: one for each, or none")
+    return tuple(written)

@@ -1,0 +1,117 @@
+"""Caffe's element-wise layers that torch has no module for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SharedPReLU(nn.Module):
+    """x above 0, else weight * x, with one weight of no axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, self.weight * x)
+
+
+class Abs(nn.Module):
+    """|x|."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class Power(nn.Module):
+    """(shift + scale * x) ** power."""
+
+    def __init__(self, power: float, scale: float, shift: float) -> None:
+        super().__init__()
+        self.power, self.scale, self.shift = power, scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.power == 0 or self.scale == 0:
+            return torch.full_like(x, self.shift if self.power else 1.0).pow(self.power)
+        x = x * self.scale if self.scale != 1 else x
+        x = x + self.shift if self.shift else x
+        return x if self.power == 1 else x.square() if self.power == 2 else x.pow(self.power)
+
+
+class Exp(nn.Module):
+    """base ** (shift + scale * x); base -1 stands for e."""
+
+    def __init__(self, base: float, scale: float, shift: float) -> None:
+        super().__init__()
+        self.base, self.scale, self.shift = base, scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_base = 1.0 if self.base == -1 else math.log(self.base)
+        return (x * (self.scale * log_base) + self.shift * log_base).exp()
+
+
+class Log(nn.Module):
+    """Logarithm of shift + scale * x to a base; base -1 stands for e."""
+
+    def __init__(self, base: float, scale: float, shift: float) -> None:
+        super().__init__()
+        self.base, self.scale, self.shift = base, scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x * self.scale + self.shift).log()
+        return y if self.base == -1 else y / math.log(self.base)
+
+
+class BNLL(nn.Module):
+    """Binomial normal log likelihood: log(1 + exp(x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x, threshold=50.0)
+
+
+class Threshold(nn.Module):
+    """1 where x > threshold, else 0."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > self.threshold).to(x.dtype)
+
+
+class Clip(nn.Module):
+    """min(max(x, low), high); `low` everywhere where low > high."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(max=self.high).clamp(min=self.low)
+
+
+class Swish(nn.Module):
+    """x * sigmoid(beta * x)."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.beta * x)
+
+
+class PhaseDropout(nn.Module):
+    """Dropout of a layer whose phase stands in the file: on or off whatever the mode of the net."""
+
+    def __init__(self, p: float, training: bool) -> None:
+        super().__init__()
+        self.p, self.always = p, training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, training=self.always)

@@ -1,0 +1,42 @@
+"""Sum, product and maximum of tensors of one shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Sum(nn.Module):
+    """The sum of its inputs, each by its coefficient."""
+
+    def __init__(self, coefficients: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        self.coefficients = coefficients
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.coefficients is not None:
+            inputs = tuple(x if c == 1 else x * c for x, c in zip(inputs, self.coefficients, strict=True))
+        total = inputs[0] + inputs[1]
+        for x in inputs[2:]:
+            total = total + x
+        return total
+
+
+class Product(nn.Module):
+    """The product of its inputs."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0] * inputs[1]
+        for x in inputs[2:]:
+            total = total * x
+        return total
+
+
+class Maximum(nn.Module):
+    """The largest of its inputs; a tie of the first two goes to the second, a later one wins only if it is larger."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        largest = torch.where(inputs[0] > inputs[1], inputs[0], inputs[1])
+        for x in inputs[2:]:
+            largest = torch.where(x > largest, x, largest)
+        return largest

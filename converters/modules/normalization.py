@@ -1,0 +1,105 @@
+"""Caffe's normalisations. Inputs are [N, C, ...]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LRN(nn.Module):
+    """y = x / (k + alpha / size * sum of x^2 over `size` neighbouring channels) ** beta; the window is cut at the ends."""
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        reach, channels = self.size // 2, x.shape[1]
+        squares = F.pad(x * x, (0, 0, 0, 0, reach, reach))
+        total = squares[:, :channels]
+        for i in range(1, self.size):
+            total = total + squares[:, i : i + channels]
+        scale = total * (self.alpha / self.size) + self.k
+        if self.beta == 0.75:  # two roots are faster than a power
+            root = scale.rsqrt()
+            return x * (root * root.sqrt())
+        return x * scale.pow(-self.beta)
+
+
+class LRNWithin(nn.Module):
+    """y = x / (1 + alpha * mean of x^2 over a size x size square, padding counted as zeros) ** beta."""
+
+    def __init__(self, size: int, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
+        return x * (1 + self.alpha * mean).pow(-self.beta)
+
+
+class BatchNorm(nn.Module):
+    """Caffe's BatchNorm: no scale and shift, and running sums in place of running means.
+
+    mean = mean_sum / factor, variance = variance_sum / factor; factor 0 counts as statistics of 0. A training pass multiplies all
+    three by `fraction` and adds the batch's mean, its unbiased variance, and 1; it normalises by the biased variance.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    factor: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, fraction: float = 0.999, use_global_stats: bool | None = None) -> None:
+        super().__init__()
+        self.eps, self.fraction, self.use_global_stats = eps, fraction, use_global_stats
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.zeros(channels))
+        self.register_buffer("factor", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stored = not self.training if self.use_global_stats is None else self.use_global_stats
+        if stored:
+            factor = torch.where(self.factor == 0, 0.0, 1 / self.factor)
+            return F.batch_norm(x, self.mean * factor, self.variance * factor, eps=self.eps)
+        if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
+            mean, variance, normal = x.detach().flatten(), torch.zeros_like(self.variance), x * 0
+        else:
+            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+            normal = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
+        with torch.no_grad():
+            self.mean.mul_(self.fraction).add_(mean)
+            self.variance.mul_(self.fraction).add_(variance)
+            self.factor.mul_(self.fraction).add_(1)
+        return normal
+
+
+class MVN(nn.Module):
+    """(x - mean) / (std + eps) over space, or over channels and space; the output always has 4 axes."""
+
+    def __init__(self, across_channels: bool, normalize_variance: bool, eps: float) -> None:
+        super().__init__()
+        self.across_channels, self.normalize_variance, self.eps = across_channels, normalize_variance, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
+        axes = (1, 2, 3) if self.across_channels else (2, 3)
+        x = x - x.mean(axes, keepdim=True)
+        if not self.normalize_variance:
+            return x
+        return x / (x.square().mean(axes, keepdim=True).sqrt() + self.eps)
+
+
+class Normalize(nn.Module):
+    """weight * x / sqrt(sum x^2 + eps) over channels, or over channels and space. One weight, or one a channel (ParseNet)."""
+
+    def __init__(self, channels: int | None, across_spatial: bool, eps: float) -> None:
+        super().__init__()
+        self.across_spatial, self.eps = across_spatial, eps
+        self.weight = nn.Parameter(torch.ones(()) if channels is None else torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(1, x.dim())) if self.across_spatial else (1,)
+        norm = (x.square().sum(axes, keepdim=True) + self.eps).sqrt()
+        weight = self.weight if self.weight.dim() == 0 else self.weight.view(-1, *(1,) * (x.dim() - 2))
+        return x / norm * weight

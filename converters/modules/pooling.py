@@ -1,0 +1,86 @@
+"""Caffe's pooling where torch's modules do not reach: padding above half the kernel, masks, stochastic pooling."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WidePool2d(nn.Module):
+    """Pads by itself, so that padding may be anything below the kernel size."""
+
+    def __init__(
+        self,
+        kernel_size: tuple[int, int] | None,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
+
+    def far_padding(self, size: int, axis: int) -> int:
+        """What to pad behind the image, so that the last window fits exactly."""
+        kernel, stride, pad = self.kernel_size[axis], self.stride[axis], self.padding[axis]  # type: ignore[index]
+        span = size + 2 * pad - kernel
+        windows = (-(-span // stride) if self.ceil_mode else span // stride) + 1
+        if pad and (windows - 1) * stride >= size + pad:
+            windows -= 1
+        return (windows - 1) * stride + kernel - size - pad
+
+    def padded(self, x: Tensor, value: float) -> Tensor:
+        """[N, C, H, W] with the padding that the windows need; negative padding cuts what no window reaches."""
+        right, below = self.far_padding(x.shape[3], 1), self.far_padding(x.shape[2], 0)
+        return F.pad(x, (self.padding[1], right, self.padding[0], below), value=value)
+
+
+class WideMaxPool2d(WidePool2d):
+    """MAX pooling of [N, C, H, W]; padding never wins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.padded(x, float("-inf")), self.kernel_size, self.stride)
+
+
+class MaxPool2dWithMask(WidePool2d):
+    """MAX pooling of [N, C, H, W], and the index of each maximum in its H x W plane, as float; the first of equals wins."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.kernel_size is None:
+            values, index = x.flatten(2).max(-1)
+            return values[..., None, None], index[..., None, None].to(x.dtype)
+        values, index = F.max_pool2d(self.padded(x, float("-inf")), self.kernel_size, self.stride, return_indices=True)
+        width = x.shape[3] + self.padding[1] + self.far_padding(x.shape[3], 1)
+        row, column = index // width - self.padding[0], index % width - self.padding[1]
+        return values, (row * x.shape[3] + column).to(x.dtype)
+
+
+class WideAvgPool2d(WidePool2d):
+    """AVE pooling of [N, C, H, W]: the sum of a window by its area inside the image and its near padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel_size or (x.shape[2], x.shape[3])
+        mean = F.avg_pool2d(self.padded(x, 0.0), kernel, self.stride)
+        rows = self.areas(x.shape[2], mean.shape[2], 0, x)
+        columns = self.areas(x.shape[3], mean.shape[3], 1, x)
+        return mean * (kernel[0] * kernel[1]) / (rows[:, None] * columns)
+
+    def areas(self, size: int, windows: int, axis: int, like: Tensor) -> Tensor:
+        """Extent of each window along an axis, clipped to the padded image; [windows]."""
+        start = torch.arange(windows, device=like.device) * self.stride[axis] - self.padding[axis]
+        return ((start + self.kernel_size[axis]).clamp(max=size + self.padding[axis]) - start).to(like.dtype)  # type: ignore[index]
+
+
+class StochasticPool2d(WidePool2d):
+    """Zeiler & Fergus 2013: training draws one element of a window with probability x / sum, inference takes sum x^2 / sum x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel_size or (x.shape[2], x.shape[3])
+        x = x if self.kernel_size is None else self.padded(x, 0.0)
+        total = F.avg_pool2d(x, kernel, self.stride)
+        if not self.training:
+            return F.avg_pool2d(x * x, kernel, self.stride) / total.clamp(min=torch.finfo(x.dtype).tiny)
+        windows = x.unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1]).flatten(-2)
+        threshold = torch.rand_like(total) * total * (kernel[0] * kernel[1])
+        drawn = (windows.cumsum(-1) < threshold[..., None]).sum(-1).clamp(max=windows.shape[-1] - 1)
+        return windows.gather(-1, drawn[..., None]).squeeze(-1)

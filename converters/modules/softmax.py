@@ -1,0 +1,25 @@
+"""Caffe's ArgMax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ArgMax(nn.Module):
+    """Indices of the `top_k` largest, as floats, the largest first; of equal values the highest index."""
+
+    def __init__(self, top_k: int, values: bool, axis: int | None = None) -> None:
+        super().__init__()
+        self.top_k, self.values, self.axis = top_k, values, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach()
+        rows = x.flatten(1) if self.axis is None else x.movedim(self.axis, -1)
+        order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)  # flipped: the last of equals comes first
+        value = order.values[..., : self.top_k]
+        index = (rows.shape[-1] - 1 - order.indices[..., : self.top_k]).to(x.dtype)
+        if self.axis is not None:
+            return (value if self.values else index).movedim(-1, self.axis)
+        top = torch.stack((index, value), 1) if self.values else index[:, None]
+        return top.reshape(*top.shape, *(1,) * (x.dim() - 3))

@@ -1,0 +1,174 @@
+"""The rules, by Caffe's layer type. `@layer("Pooling", bottoms=1, tops=(1, 2))` registers one.
+
+A rule is a function of the layer and the shapes of its bottoms; it returns a Recipe, or Inputs for a layer that feeds the net. It
+raises NetError without saying where: the graph adds the place. Plug-ins register by the same decorator, from a module named by
+an entry point of the group `decant.layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from prototxt import NetError, UnsupportedLayer
+from prototxt.net import Layer
+
+from .recipe import Recipe, Shape
+
+Count = int | tuple[int, int | None]  # exactly, or from .. to (None: any number)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The layer feeds the net: its tops become the module's inputs; None is a shape that only the data could tell.
+
+    `note` says what was assumed, if anything.
+    """
+
+    tops: tuple[Shape | None, ...]
+    note: str = ""
+
+
+RuleFunction = Callable[[Layer, tuple[Shape, ...]], Recipe | Inputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a layer type is met. `automatic` losses get a top when the file gives none; `in_place` is empty, or says why not."""
+
+    type: str
+    make: RuleFunction
+    bottoms: tuple[int, int | None]
+    tops: tuple[int, int | None]
+    equal_counts: bool = False
+    automatic: bool = False
+    in_place: str = ""
+    onnx: str = ""  # why ONNX cannot express it; empty if it can
+    differs: str = ""  # how it differs from Caffe; empty if it does not
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def layer(
+    *types: str,
+    bottoms: Count = 1,
+    tops: Count = 1,
+    equal_counts: bool = False,
+    automatic: bool = False,
+    in_place: str = "",
+    onnx: str = "",
+    differs: str = "",
+) -> Callable[[RuleFunction], RuleFunction]:
+    """Register the decorated function as the rule of `types`; ValueError if one has a rule already."""
+
+    def register(make: RuleFunction) -> RuleFunction:
+        for name in types:
+            if name in _RULES:
+                raise ValueError(f"layer type {name!r} has a rule already: {_RULES[name].make.__module__}.{_RULES[name].make.__qualname__}")
+            _RULES[name] = Rule(name, make, _range(bottoms), _range(tops), equal_counts, automatic, in_place, onnx, differs)
+        return make
+
+    return register
+
+
+def _range(count: Count) -> tuple[int, int | None]:
+    return (count, count) if isinstance(count, int) else count
+
+
+def rules() -> dict[str, Rule]:
+    """All rules by type: those of converters/layers and those of installed plug-ins."""
+    _discover()
+    return dict(_RULES)
+
+
+@cache
+def _discover() -> None:
+    for file in sorted((Path(__file__).parent / "layers").glob("*.py")):
+        if file.stem != "__init__":
+            import_module(f"converters.layers.{file.stem}")
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="decant.layers"):
+        entry.load()
+
+
+def rule_for(kind: str) -> Rule:
+    """The rule of a layer type; UnsupportedLayer with the nearest type if there is none."""
+    _discover()
+    if kind in _RULES:
+        return _RULES[kind]
+    lower = {name.lower(): name for name in _RULES}
+    near = get_close_matches(kind.lower(), lower, n=1)
+    raise UnsupportedLayer(f"no rule for layer type {kind!r}" + (f"; did you mean {lower[near[0]]!r}?" if near else ""))
+
+
+class Tracked:
+    """A message that remembers which of its fields were read, so that no fork's field is passed over in silence."""
+
+    __slots__ = ("_inner", "_message", "_read")
+
+    def __init__(self, message: Any) -> None:
+        self._message, self._read = message, set[str]()
+        self._inner: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        self._read.add(name)
+        value = getattr(self._message, name)
+        if hasattr(value, "kind") or (isinstance(value, list) and value and hasattr(value[0], "kind")):
+            if name not in self._inner:
+                self._inner[name] = [Tracked(v) for v in value] if isinstance(value, list) else Tracked(value)
+            return self._inner[name]
+        return value
+
+    def has(self, name: str) -> bool:
+        self._read.add(name)
+        return bool(self._message.has(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name) if self.has(name) else default
+
+    @property
+    def message(self) -> Any:
+        """The message itself, all of it counted as read."""
+        self._read.update(self._message.values, self._message.unknown)
+        return self._message
+
+    def passed_over(self) -> list[str]:
+        """Fields of forks, and fields that no schema has, that were written and never read: `pooling_param.foo`."""
+        message = self._message
+        found = [name for name in message.unknown if name not in self._read]
+        for field, value in message.written():
+            if field.name in self._read:
+                for inner in _listed(self._inner.get(field.name)):
+                    found += [f"{field.name}.{name}" for name in inner.passed_over()]
+            elif field.fork:
+                found.append(field.name)
+            else:  # BVLC's own field, of no meaning for this type: Caffe passes over it too, but not over a fork's field in it
+                for inner in _listed(value):
+                    if hasattr(inner, "kind"):
+                        found += [f"{field.name}.{name}" for name in Tracked(inner).passed_over()]
+        return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def axis_of(axis: int, axes: int, *, what: str = "axis", behind: bool = False) -> int:
+    """A possibly negative axis as one from 0; `behind` allows the place behind the last. NetError out of range."""
+    limit = axes + 1 if behind else axes
+    index = axis + limit if axis < 0 else axis
+    if not 0 <= index < limit:
+        raise NetError(f"{what} {axis} is out of range for {axes} axes")
+    return index
+
+
+def filler(spec: Any, name: str) -> Any:
+    """The filler message `name` of a parameter message, or None (zeros) if the file has none."""
+    return getattr(spec, name).message if spec.has(name) else None

@@ -1,0 +1,116 @@
+"""Graph -> torch.fx.GraphModule: one submodule a layer, under the layer's name; parameters shared as Caffe shares them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from .graph import Graph, Step, Value
+from .modules.sharing import SharedParameters
+from .names import identifiers
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A graph module, and which of its nodes holds which value."""
+
+    module: fx.GraphModule
+    nodes: Mapping[str, Value]
+
+
+def to_torch(graph: Graph) -> Built:
+    """The graph as a module, its parameters not yet filled.
+
+    One input and one output: a tensor in, a tensor out. Otherwise the inputs in net order, and a dict by blob name.
+    """
+    root = nn.Module()
+    built: list[nn.Module] = []
+    for step in graph.steps:
+        built.append(_module(step, built, graph))
+        if step.tops:
+            root.add_module(step.key, built[-1])
+    fx_graph, nodes = _wire(graph)
+    module = fx.GraphModule(root, fx_graph, class_name=class_name(graph.name))
+    module.train(graph.state.phase == "TRAIN")
+    return Built(module, nodes)
+
+
+def class_name(name: str) -> str:
+    """A class name for a net: "ResNet-50" -> "ResNet_50"."""
+    (plain,) = identifiers([name or "Net"], prefix="Net")
+    return plain[0].upper() + plain[1:]
+
+
+def held(module: nn.Module, step: Step, i: int) -> Tensor:
+    """The tensor that the step's i-th blob lives in; of the owner's shape where the blob is shared in another one."""
+    return getattr(module, step.params[i].blob.name)  # type: ignore[no-any-return]
+
+
+def _module(step: Step, earlier: list[nn.Module], graph: Graph) -> nn.Module:
+    """The step's module. A parameter that an earlier step owns becomes that step's own; lr_mult 0 means no gradient."""
+    module = step.recipe.build()
+    for name, values in step.recipe.constants.items():
+        getattr(module, name).copy_(torch.as_tensor(values))
+    reshaped: dict[str, tuple[nn.Parameter, tuple[int, ...]]] = {}
+    for i, param in enumerate(step.params):
+        if param.owner is not None:
+            index, blob = param.owner
+            tensor = held(earlier[index] if index < len(earlier) else module, graph.steps[index], blob)
+            if tensor.shape == param.blob.shape:
+                setattr(module, param.blob.name, tensor)
+            else:
+                reshaped[param.blob.name] = (tensor, param.blob.shape)  # type: ignore[assignment]
+        elif param.blob.learned and param.spec.lr_mult == 0 and not graph.force_backward:
+            held(module, step, i).requires_grad_(False)
+    return SharedParameters(module, reshaped) if reshaped else module
+
+
+def _wire(graph: Graph) -> tuple[fx.Graph, dict[str, Value]]:
+    wired = fx.Graph()
+    env: dict[Value, fx.Node] = {}
+    arguments = identifiers(graph.inputs, prefix="input")
+    for blob, name in zip(graph.inputs, arguments, strict=True):
+        env[Value(blob)] = wired.placeholder(name)
+    made = [top for step in graph.steps for top in step.tops]
+    names = dict(zip(made, identifiers([top.blob for top in made], prefix="blob", taken=arguments), strict=True))
+    for step in graph.steps:
+        if step.tops:
+            _call(step, wired, env, names)
+    outputs = {blob: env[graph.last[blob]] for blob in graph.outputs}
+    single = len(graph.inputs) == 1 and len(outputs) == 1
+    wired.output(next(iter(outputs.values())) if single else outputs)
+    return wired, {node.name: value for value, node in env.items()}
+
+
+def _call(step: Step, wired: fx.Graph, env: dict[Value, fx.Node], names: Mapping[Value, str]) -> None:
+    inputs = []
+    for i in step.reads:
+        node = env[step.bottoms[i]]
+        inputs.append(wired.call_method("detach", (node,)) if step.blocked[i] else node)
+    single = len(step.tops) == 1
+    node = wired.create_node("call_module", step.key, tuple(inputs), name=names[step.tops[0]] if single else f"{step.key}_tops")
+    for i, top in enumerate(step.tops):
+        env[top] = node if single else wired.create_node("call_function", operator.getitem, (node, i), name=names[top])
+
+
+class BlobRecorder(fx.Interpreter):
+    """Runs a graph module and keeps the value of every blob version, by the nodes that hold them."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built.module)
+        self.nodes, self.seen = built.nodes, dict[Value, Tensor]()
+
+    def run_node(self, n: fx.Node) -> object:
+        result = super().run_node(n)
+        if n.name in self.nodes:
+            self.seen[self.nodes[n.name]] = result
+        return result
+
+    def record(self, inputs: Iterable[Tensor]) -> dict[Value, Tensor]:
+        """Every value of one pass."""
+        self.run(*inputs)
+        return self.seen

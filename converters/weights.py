@@ -1,0 +1,217 @@
+"""Parameter blobs <-> the module's tensors, both ways, by layer name and position as Caffe copies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prototxt import WeightsError
+from prototxt.files import atomic_path, check_file
+from prototxt.weights import Blob, LayerBlobs, Weights, fits, read_into, read_weights
+
+from .fillers import fill_
+from .graph import Graph, Step
+from .to_torch import held
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a load did, by layer name: `loaded`, `kept` (in the net, not in the file) and `unused` (in the file, not in the net)."""
+
+    loaded: tuple[str, ...]
+    kept: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def fill(graph: Graph, module: nn.Module) -> None:
+    """Fill every parameter by its filler, in the order of the layers; random values come from torch's generator."""
+    for step in graph.steps:
+        for i, param in enumerate(step.params):
+            if param.owner is None:
+                fill_(_tensor(step, module, i).detach(), param.blob.filler)
+
+
+def params(graph: Graph, module: nn.Module) -> dict[str, list[Tensor]]:
+    """Live parameter tensors by layer name, in Caffe's order and shape; with their gradients, if there are some."""
+    return {step.name: [_in_shape(_tensor(step, module, i), step, i) for i in range(len(step.params))] for step in graph.steps if step.params}
+
+
+def _tensor(step: Step, module: nn.Module, i: int) -> Tensor:
+    return held(module.get_submodule(step.key), step, i)
+
+
+def _in_shape(tensor: Tensor, step: Step, i: int) -> Tensor:
+    shape = step.params[i].blob.shape
+    if tensor.shape == shape:
+        return tensor
+    view = tensor.detach().view(shape)
+    if tensor.grad is not None:
+        view.grad = tensor.grad.view(shape)
+    return view
+
+
+# Loading --------------------------------------------------------------------------------------------------------------
+
+
+def load(graph: Graph, module: nn.Module, source: str | Path | Mapping[str, Sequence[Any]]) -> Copied:
+    """Copy weights from a .caffemodel, .h5 or .safetensors file, or {layer: [arrays]}, into the module.
+
+    Layers that one side lacks are passed over, as in Caffe. WeightsError names the layer and both shapes where they differ, and
+    refuses a file that has no layer in common with the net. Conformance: formats/weights_*.
+    """
+    if isinstance(source, Mapping):
+        return _copy(graph, module, _from_arrays(source))
+    path = check_file(source)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(graph, module, path)
+    return _copy(graph, module, read_weights(path))
+
+
+def _from_arrays(source: Mapping[str, Sequence[Any]]) -> Weights:
+    layers = []
+    for name, arrays in source.items():
+        plain = [np.asarray(a.detach().cpu() if isinstance(a, Tensor) else a) for a in arrays]
+        layers.append(LayerBlobs(name, "", tuple(Blob(a.shape, False, a.reshape(-1)) for a in plain)))
+    return Weights(Path("<arrays>"), tuple(layers))
+
+
+def _copy(graph: Graph, module: nn.Module, weights: Weights) -> Copied:
+    targets: dict[str, list[Step]] = {}
+    for step in graph.steps:
+        targets.setdefault(step.name, []).append(step)
+    found: list[str] = []
+    unused: list[str] = []
+    for layer in weights:
+        steps = [step for step in targets.get(layer.name, []) if step.params or layer.blobs]
+        if not steps:
+            if layer.blobs and layer.name not in targets:
+                unused.append(layer.name)
+            continue
+        for step in steps:
+            _copy_layer(step, module, layer, weights)
+        found.append(layer.name)
+    wanted = [step.name for step in graph.steps if step.params]
+    if unused and wanted and not set(wanted) & set(found):
+        raise WeightsError(
+            f"{weights.path}: none of its layers ({_some(unused)}) has a name of the net's ({_some(wanted)}); these are weights of another net"
+        )
+    return Copied(tuple(dict.fromkeys(found)), tuple(n for n in wanted if n not in found), tuple(unused))
+
+
+def _copy_layer(step: Step, module: nn.Module, layer: LayerBlobs, weights: Weights) -> None:
+    where = f"{weights.path}: layer {layer.name!r}"
+    skipped = {i for i, p in enumerate(step.params) if p.owner is not None and (layer.name, i) in weights.shared}
+    if weights.hdf5 and len(layer.blobs) < len(step.params):
+        absent = set(range(len(layer.blobs), len(step.params)))
+        skipped |= {i for i in absent if step.params[i].owner is not None}
+        if absent - skipped:
+            raise WeightsError(f"{where}: blob {min(absent - skipped)} is missing; the net has {len(step.params)}")
+    elif len(layer.blobs) != len(step.params):
+        raise WeightsError(f"{where} has {len(layer.blobs)} blobs, in the net it has {len(step.params)} ({step.type}, {step.place})")
+    for i, blob in enumerate(layer.blobs[: len(step.params)]):
+        if i in skipped:
+            continue
+        if (layer.name, i) in weights.shared:
+            raise WeightsError(f"{where}: blob {i} is missing, and the net does not share it with another layer")
+        shape = step.params[i].blob.shape
+        if not fits(blob, shape):
+            raise WeightsError(f"{where}: blob {i} ({step.params[i].blob.name}) has shape {list(blob.shape)}, in the net {list(shape)} ({step.place})")
+        _write(_tensor(step, module, i), weights.path, blob)
+
+
+def _write(tensor: Tensor, path: Path, blob: Blob) -> None:
+    target = tensor.detach()
+    if target.device.type == "cpu" and target.dtype == torch.float32 and target.is_contiguous():
+        array = target.numpy()
+        read_into(path, blob, array.reshape(blob.shape) if array.size else array)
+    else:
+        target.copy_(torch.from_numpy(np.array(blob.array, dtype=np.float32)).reshape(target.shape))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(n) for n in names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _load_safetensors(graph: Graph, module: nn.Module, path: Path) -> Copied:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as f:
+            state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  safe_open is no dict
+    except (SafetensorError, OSError) as exc:
+        raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
+    arrays = {}
+    for step in graph.steps:
+        keys = [f"{step.key}.{p.blob.name}" for p in step.params]
+        if keys and all(k in state for k in keys):
+            arrays[step.name] = [state[k].reshape(p.blob.shape) if state[k].numel() == _count(p) else state[k] for k, p in zip(keys, step.params, strict=True)]
+    known = {f"{step.key}.{p.blob.name}" for step in graph.steps for p in step.params}
+    foreign = sorted(set(state) - known)
+    if foreign and not arrays:
+        raise WeightsError(f"{path}: none of its tensors ({_some(foreign)}) belongs to the net")
+    return _copy(graph, module, _from_arrays(arrays))
+
+
+def _count(param: Any) -> int:
+    from math import prod
+
+    return prod(param.blob.shape)
+
+
+# Saving ---------------------------------------------------------------------------------------------------------------
+
+
+def save(graph: Graph, module: nn.Module, path: str | Path) -> None:
+    """Write the parameters as .caffemodel (with the net's layers, for real Caffe), .h5 or .safetensors, by the suffix."""
+    path = Path(path)
+    writers = {".caffemodel": _save_caffemodel, ".h5": _save_hdf5, ".safetensors": _save_safetensors}
+    if path.suffix not in writers:
+        raise WeightsError(f"{path}: weights are written as .caffemodel, .h5 or .safetensors, not {path.suffix or 'without a suffix'!r}")
+    with atomic_path(path) as temporary:
+        writers[path.suffix](graph, module, temporary)
+
+
+def _arrays(graph: Graph, module: nn.Module) -> Iterator[tuple[Step, list[np.ndarray[Any, Any]]]]:
+    for step in graph.steps:
+        yield step, [_in_shape(_tensor(step, module, i), step, i).detach().cpu().float().numpy() for i in range(len(step.params))]
+
+
+def _save_caffemodel(graph: Graph, module: nn.Module, path: Path) -> None:
+    from prototxt.schema import caffe_pb2
+
+    net = caffe_pb2.NetParameter(name=graph.name)
+    for step, arrays in _arrays(graph, module):
+        layer = net.layer.add(name=step.name, type=step.type, bottom=[b.blob for b in step.bottoms], top=[t.blob for t in step.tops])
+        for array in arrays:
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data.extend(array.reshape(-1))
+    path.write_bytes(net.SerializeToString())
+
+
+def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as f:
+        data = f.create_group("data")
+        for step, arrays in _arrays(graph, module):
+            group = data.require_group(step.name)
+            for i, array in enumerate(arrays):
+                if step.params[i].owner is None:
+                    group.create_dataset(str(i), data=array)
+
+
+def _save_safetensors(graph: Graph, module: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for step in graph.steps:
+        for i, param in enumerate(step.params):
+            tensors[f"{step.key}.{param.blob.name}"] = _tensor(step, module, i).detach().cpu().contiguous().clone()
+    save_file(tensors, path, metadata={"net": graph.name, "format": "pt"})
