@@ -210,8 +210,5 @@ def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:
 def _save_safetensors(graph: Graph, module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
-    tensors = {}
-    for step in graph.steps:
-        for i, param in enumerate(step.params):
-            tensors[f"{step.key}.{param.blob.name}"] = _tensor(step, module, i).detach().cpu().contiguous().clone()
-    save_file(tensors, path, metadata={"net": graph.name, "format": "pt"})
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt", "net": graph.name})

@@ -108,14 +108,16 @@ def crop(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 @layer("CropCenter")
 def crop_center(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """Takes `crop_h` and `crop_w` pixels off each side (waifu2x-caffe): [N, C, H, W] -> [N, C, H - 2 crop_h, W - 2 crop_w]."""
+    """Takes crop_size values off both ends of each axis (waifu2x-caffe): one crop_size for each axis."""
     p = layer.spec.get("crop_center_param")
-    if p is None or not all(isinstance(p.get(n), int) for n in ("crop_h", "crop_w")):
-        raise NetError("crop_center_param must name crop_h and crop_w")
-    n, c, h, w = shapes[0]
-    if p.crop_h < 0 or p.crop_w < 0 or h - 2 * p.crop_h < 1 or w - 2 * p.crop_w < 1:
-        raise NetError(f"crop_h {p.crop_h} and crop_w {p.crop_w} leave nothing of {h} x {w}")
-    return Recipe("shape.CropCenter", {"rows": p.crop_h, "columns": p.crop_w}, ((n, c, h - 2 * p.crop_h, w - 2 * p.crop_w),))
+    sizes = p.get("crop_size") if p is not None else None
+    listed = tuple(sizes) if isinstance(sizes, list) else (sizes,)
+    if len(listed) != len(shapes[0]) or not all(isinstance(s, int) and s >= 0 for s in listed):
+        raise NetError(f"crop_center_param must name one crop_size for each of the {len(shapes[0])} axes of {list(shapes[0])}")
+    top = tuple(d - 2 * s for d, s in zip(shapes[0], listed, strict=True))
+    if min(top) < 1:
+        raise NetError(f"crop_size {list(listed)} leaves nothing of {list(shapes[0])}")
+    return Recipe("shape.CropCenter", {"sizes": listed}, (top,))
 
 
 @layer("Permute", in_place="Permute in place gives rubbish in Caffe (CASES-SSD 22)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,12 +11,13 @@ from torch import Tensor, nn
 LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where Caffe cuts a probability
 
 
-def normalizer(mode: str, batch: int, valid: Tensor) -> Tensor:
+def divisor(mode: str, batch: int, valid: Tensor) -> Tensor | int:
     """What a loss is divided by: FULL all, VALID those that count, BATCH_SIZE, NONE 1; never less than 1."""
     if mode == "VALID":
         return valid.sum().clamp(min=1)
-    count = {"FULL": valid.numel(), "BATCH_SIZE": batch, "NONE": 1}[mode]
-    return torch.as_tensor(float(max(count, 1)), dtype=valid.dtype, device=valid.device)
+    if mode == "NONE":
+        return 1
+    return torch.sym_max(math.prod(valid.shape) if mode == "FULL" else batch, 1)  # type: ignore[no-any-return]
 
 
 class SoftmaxWithLoss(nn.Module):
@@ -30,8 +33,8 @@ class SoftmaxWithLoss(nn.Module):
         valid = torch.ones_like(label, dtype=x.dtype) if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
         cost = -log_p.gather(-1, torch.where(valid > 0, label, 0)[..., None]).squeeze(-1)
         cost = cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()
-        batch = x.shape[: self.axis].numel()
-        loss = (cost * valid).sum() / normalizer(self.normalization, batch, valid)
+        batch = math.prod(x.shape[: self.axis])
+        loss = (cost * valid).sum() / divisor(self.normalization, batch, valid)
         return (loss, x.softmax(self.axis)) if self.probabilities else loss
 
 
@@ -46,7 +49,7 @@ class SigmoidCrossEntropyLoss(nn.Module):
         target = target.detach().reshape(x.shape)
         valid = torch.ones_like(target) if self.ignore_label is None else (target.trunc() != self.ignore_label).to(x.dtype)
         cost = F.binary_cross_entropy_with_logits(x, torch.where(valid > 0, target, 0), reduction="none")
-        loss = (cost * valid).sum() / normalizer(self.normalization, x.shape[0], valid)
+        loss = (cost * valid).sum() / divisor(self.normalization, x.shape[0], valid)
         return (loss, x.sigmoid()) if self.probabilities else loss
 
 

@@ -20,7 +20,7 @@ class Accuracy(nn.Module):
         label = torch.where(valid, label, 0)
         rivals = (x >= x.gather(-1, label[..., None])).sum(-1) - 1  # the true class itself is one of them
         hit = ((rivals < self.top_k) & valid).to(x.dtype)
-        accuracy = hit.sum() / valid.sum().clamp(min=1)
+        accuracy = hit.sum() / valid.to(x.dtype).sum().clamp(min=1)
         if not self.per_class:
             return accuracy
         member = torch.nn.functional.one_hot(label.flatten(), x.shape[-1]).to(x.dtype) * valid.flatten()[:, None]

@@ -79,14 +79,16 @@ class Crop(nn.Module):
 
 
 class CropCenter(nn.Module):
-    """Takes rows off above and below, and columns off left and right, of [N, C, H, W]."""
+    """Takes as many values off both ends of each axis as `sizes` says."""
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
-        self.rows, self.columns = rows, columns
+        self.sizes = sizes
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, self.rows : x.shape[2] - self.rows, self.columns : x.shape[3] - self.columns]
+        for axis, size in enumerate(self.sizes):
+            x = x.narrow(axis, size, x.shape[axis] - 2 * size) if size else x
+        return x
 
 
 class Permute(nn.Module):

@@ -1,0 +1,1 @@
+"""Running one net in several frameworks, and comparing what comes out."""

@@ -1,0 +1,141 @@
+"""The whole way: prototxt and weights in; source, safetensors, ONNX, preprocessing and the proof card out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prototxt import FileProblem
+from prototxt.files import check_file, write_file
+from prototxt.net import read_net
+from prototxt.rules import State
+
+from . import graph as graphs
+from .graph import Graph
+from .preprocessing import Preprocessing, declared
+
+_GENERIC = {"deploy", "train_val", "train", "test", "net", "model", "trainval"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a conversion is asked for beyond its two files."""
+
+    phase: str = "TEST"
+    stages: tuple[str, ...] = ()
+    level: int = 0
+    shapes: Mapping[str, Sequence[int]] | None = None
+    golden: tuple[Path, ...] = ()
+    onnx: bool = True
+    bake_preprocessing: bool = False
+    mean: tuple[float, ...] = ()
+    scale: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was written, and the card. Truthy if the card is."""
+
+    graph: Graph
+    card: Any
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.card)
+
+
+def convert(
+    prototxt: Path, weights: Path | None, folder: Path | None, options: Options, stage: Callable[[str], Any], show: Callable[[Graph], None]
+) -> Conversion:
+    """Convert one net. `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known."""
+    source = read_net(prototxt, State(options.phase, options.level, options.stages))
+    graph = graphs.resolve(source, options.shapes)
+    show(graph)
+    for path in (*([weights] if weights else ()), *options.golden):
+        check_file(path)
+    prepared = declared(source, mean=options.mean, scale=options.scale)
+    name = file_name(graph.name, Path(prototxt))
+    folder = _folder(folder or Path(name))
+    with stage("loading PyTorch"):
+        import torch
+
+        from . import proof, to_onnx, to_source
+        from .net import build
+    with stage("building the module"):
+        torch.manual_seed(options.seed)
+        net = build(graph)
+        copied = net.load(weights) if weights else None
+    with stage("writing source and weights"):
+        python, tensors = folder / f"{name}.py", folder / f"{name}.safetensors"
+        write_file(python, to_source.to_source(net))
+        net.save(tensors)
+        facts = folder / f"{name}.json"
+        write_file(facts, json.dumps(_facts(graph, prepared), indent=1) + "\n")
+    files, notes = [python, tensors, facts], list(graph.notes)
+    with stage("comparing module and source"):
+        measured = [proof.against_source(net, python, tensors)]
+        measured += [proof.against_golden(net, path) for path in options.golden]
+    if options.onnx:
+        target = folder / f"{name}.onnx"
+        with stage("exporting to ONNX"):
+            written = to_onnx.to_onnx(net, target, prepared if options.bake_preprocessing else None)
+        files.append(target)
+        if not written.dynamic_batch:
+            notes.append("the ONNX file has a fixed batch size: a layer of the net bakes it in")
+        with stage("running the ONNX file"):
+            measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
+    notes += _weights_notes(copied, weights, options.seed)
+    sources = proof.names_of([prototxt, *([weights] if weights else [])])
+    card = proof.ProofCard(name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes))
+    write_file(folder / f"{name}.proof.txt", card.text())
+    write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1) + "\n")
+    return Conversion(graph, card, (*files, folder / f"{name}.proof.txt", folder / f"{name}.proof.json"), tuple(notes))
+
+
+def file_name(net_name: str, prototxt: Path) -> str:
+    """The stem of the written files: the prototxt's own, or where that says nothing the net's name, or the folder's."""
+    stem = prototxt.name.split(".")[0]
+    for candidate in (stem if stem.lower() not in _GENERIC else "", net_name, prototxt.absolute().parent.name, "net"):
+        plain = re.sub(r"[^0-9A-Za-z]+", "_", candidate).strip("_")[:80]
+        if plain:
+            return plain if not plain[0].isdigit() else f"net_{plain}"
+    return "net"
+
+
+def _folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise FileProblem(f"{folder}: cannot be made a folder for the results: {exc.strerror}") from exc
+    return folder
+
+
+def _facts(graph: Graph, prepared: Preprocessing) -> dict[str, Any]:
+    return {
+        "net": graph.name,
+        "inputs": {b: list(graph.blob_shapes[b]) for b in graph.inputs},
+        "outputs": {b: list(graph.blob_shapes[b]) for b in graph.outputs},
+        "preprocessing": prepared.to_dict() | {"formula": prepared.formula},
+        "modules": {step.key: step.name for step in graph.steps if step.tops},
+    }
+
+
+def _weights_notes(copied: Any, weights: Path | None, seed: int) -> list[str]:
+    if copied is None:
+        return [f"no weights were given: the net is initialised by its fillers, seed {seed}"]
+    notes = []
+    if copied.kept:
+        notes.append(f"{weights} has no weights for {_some(copied.kept)}: initialised by fillers")
+    if copied.unused:
+        notes.append(f"{weights} also has {_some(copied.unused)}, which the net has not")
+    return notes
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,194 @@
+"""The proof card: what a converted net was made of, and how far it is from what it must equal, measured now."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prototxt import DecantError, WeightsError
+from prototxt.files import check_file
+
+from .compare.errors import blob_error
+from .compare.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
+from .net import CaffeNet
+from .preprocessing import Preprocessing
+from .samples import sample_inputs
+
+ONNX_LIMIT = 1e-4  # relative; what float32 in another order of sums leaves in the deepest public nets is some 1e-6
+CAFFE_LIMIT = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One comparison: worst error over the outputs, and where. `note` says why there is no number, where there is none."""
+
+    against: str
+    error: float | None
+    limit: float
+    worst: str = ""
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.error is not None and self.error <= self.limit
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return f"{self.against:<34} not measured: {self.note}"
+        return f"{self.against:<34} {self.error:8.1e}  (limit {self.limit:.0e}) {'ok' if self.ok else 'DIFFERS'}{f'  at {self.worst}' if not self.ok else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProofCard:
+    """Sources by hash, versions, measurements. Truthy if every measurement was made and held."""
+
+    net: str
+    sources: Mapping[str, str]
+    versions: Mapping[str, str]
+    inputs: str
+    measurements: tuple[Measurement, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return bool(self.measurements) and all(m.ok for m in self.measurements)
+
+    def text(self) -> str:
+        """The card for a person."""
+        lines = [f"Proof card of {self.net}", "", "made of"]
+        lines += [f"  {name:<32} sha256 {digest}" for name, digest in self.sources.items()]
+        lines += ["", "with", "  " + ", ".join(f"{name} {v}" for name, v in self.versions.items())]
+        lines += ["", f"measured: max|a - b| / max(max|b|, 1e-3) over all outputs, {self.inputs}"]
+        lines += [f"  {m}" for m in self.measurements]
+        lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
+        lines += ["", "proven: every number above holds" if self else "NOT PROVEN: see above"]
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "net": self.net,
+            "proven": bool(self),
+            "sources": dict(self.sources),
+            "versions": dict(self.versions),
+            "inputs": self.inputs,
+            "measurements": [
+                {"against": m.against, "error": m.error, "limit": m.limit, "ok": m.ok, "worst": m.worst, "note": m.note} for m in self.measurements
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def sha256(path: str | Path) -> str:
+    """The hash of a file, read in pieces."""
+    with open(check_file(path), "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what took part."""
+    found = {"decant": "decant", "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime-gpu", "opencv": "opencv-python-headless"}
+    result = {}
+    for name, package in found.items():
+        for candidate in (package, name, "opencv-python"):
+            try:
+                result[name] = version(candidate)
+                break
+            except PackageNotFoundError:
+                continue
+    return result | {"python": platform.python_version()}
+
+
+def against_source(net: CaffeNet, source: Path, weights: Path) -> Measurement:
+    """The module and the generated file, on the same inputs: they must give the same bits."""
+    generated = import_source(source).load(str(weights))
+    feed = _feed(net)
+    want = TorchRunner(net.module, net.graph.inputs, net.graph.outputs)(feed)
+    got = TorchRunner(generated, net.graph.inputs, net.graph.outputs)(feed)
+    return _measure("module vs generated source", got, want, 0.0)
+
+
+def import_source(path: Path) -> Any:
+    """A generated Python file as a module."""
+    spec = importlib.util.spec_from_file_location(f"decant_generated_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise DecantError(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def against_onnx(net: CaffeNet, path: Path, prepared: Preprocessing | None = None) -> list[Measurement]:
+    """The module against ONNX Runtime and OpenCV reading the ONNX file; with `prepared`, which the file then holds, on images of 0..255."""
+    feed = _feed(net)
+    inner = dict(feed)
+    if prepared is not None:
+        import torch
+
+        first = net.graph.inputs[0]
+        feed[first] = np.random.default_rng(0).integers(0, 256, feed[first].shape).astype(np.float32)
+        inner[first] = prepared.module()(torch.from_numpy(feed[first])).numpy()
+    want = TorchRunner(net.module, net.graph.inputs, net.graph.outputs)(inner)
+    runners: list[tuple[str, Callable[[], Runner]]] = [
+        ("module vs ONNX Runtime", lambda: OnnxRuntimeRunner(path)),
+        ("module vs OpenCV reading the ONNX", lambda: OpenCVRunner(path, net.graph.outputs)),
+    ]
+    found = []
+    for name, make in runners:
+        try:
+            found.append(_measure(name, make()(feed), want, ONNX_LIMIT))
+        except Unavailable as exc:
+            found.append(Measurement(name, None, ONNX_LIMIT, note=str(exc)))
+    return found
+
+
+def against_golden(net: CaffeNet, path: str | Path) -> Measurement:
+    """The module against numbers that real Caffe left in an .npz: input/<blob>, blob/<blob>, or blob_at/<blob> with blob_index/<blob>."""
+    import torch
+
+    path = check_file(path)
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            golden = {key: z[key] for key in z.files}
+    except (OSError, ValueError, KeyError, EOFError) as exc:
+        raise WeightsError(f"{path}: no .npz of arrays, or a damaged one: {exc}") from exc
+    feed = {key[6:]: torch.from_numpy(value.copy()) for key, value in golden.items() if key.startswith("input/")}
+    with torch.no_grad():
+        blobs = net.blobs(feed)
+    got, want = {}, {}
+    for key, value in golden.items():
+        kind, _, name = key.partition("/")
+        if kind not in ("blob", "blob_at"):
+            continue
+        if name not in blobs:
+            raise WeightsError(f"{path}: {key}: the net has no blob {name!r}")
+        found = blobs[name].numpy()
+        got[name] = found.reshape(-1)[golden[f"blob_index/{name}"]] if kind == "blob_at" else found
+        want[name] = value
+    if not want:
+        raise WeightsError(f"{path}: no array named blob/<blob>, so nothing to compare with")
+    return _measure(f"module vs Caffe ({path.name})", got, want, CAFFE_LIMIT)
+
+
+def _feed(net: CaffeNet) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in sample_inputs(net.graph).items()}
+
+
+def _measure(name: str, got: Mapping[str, Array], want: Mapping[str, Array], limit: float) -> Measurement:
+    errors = {blob: blob_error(got[blob], value) for blob, value in want.items()}
+    if not errors:
+        return Measurement(name, None, limit, note="the net has no output")
+    worst = max(errors, key=lambda blob: errors[blob])
+    return Measurement(name, errors[worst], limit, worst)
+
+
+def names_of(paths: Sequence[str | Path]) -> dict[str, str]:
+    """{file name: hash} of the sources."""
+    return {Path(p).name: sha256(p) for p in paths}

@@ -1,0 +1,1 @@
+"""Classification in PyTorch: heads, losses, labels, samplers, metrics, solver, trainer."""
