@@ -30,7 +30,9 @@ Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="A .caffem
 Phase = Annotated[str, typer.Option(help="TRAIN or TEST.")]
 Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage of the net's state; may come several times.", show_default=False)]
 Level = Annotated[int, typer.Option(help="The level of the net's state.")]
-Shapes = Annotated[list[str] | None, typer.Option("--shape", help="blob=1,3,224,224: the shape of an input; may come several times.", show_default=False)]
+Shapes = Annotated[
+    list[str] | None, typer.Option("--shape", help="blob=1,3,224,224: the shape of an input; may come several times.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
@@ -72,15 +74,21 @@ def inspect(
 def convert(
     net: Net,
     weights: Weights = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results; by default the net's name.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results; by default the net's name.", show_default=False)
+    ] = None,
     phase: Phase = "TEST",
     stage: Stages = None,
     level: Level = 0,
     shape: Shapes = None,
     golden: Annotated[list[Path] | None, typer.Option(help="An .npz of real Caffe's numbers to compare with.", show_default=False)] = None,
     onnx: Annotated[bool, typer.Option(help="Write ONNX, and run it.")] = True,
-    bake_preprocessing: Annotated[bool, typer.Option("--bake-preprocessing", help="Put mean, scale and channel order into the ONNX: RGB of 0..255 in.")] = False,
-    mean: Annotated[str | None, typer.Option(help="Channel means in the net's order, 104,117,123, or a mean .binaryproto.", show_default=False)] = None,
+    bake_preprocessing: Annotated[
+        bool, typer.Option("--bake-preprocessing", help="Put mean, scale and channel order into the ONNX: RGB of 0..255 in.")
+    ] = False,
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means in the net's order, 104,117,123, or a mean .binaryproto.", show_default=False)
+    ] = None,
     scale: Annotated[float | None, typer.Option(help="Factor behind the mean.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="For fillers, where weights are missing.")] = 0,
     as_json: AsJson = False,

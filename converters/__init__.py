@@ -1,7 +1,7 @@
 """A net definition becomes a torch module, source, ONNX, and Caffe again.
 
-    net = converters.load("deploy.prototxt", weights="net.caffemodel", phase="TEST")
-    graph = converters.resolve("deploy.prototxt")          shapes and parameters, no torch, nothing allocated
+net = converters.load("deploy.prototxt", weights="net.caffemodel", phase="TEST")
+graph = converters.resolve("deploy.prototxt")          shapes and parameters, no torch, nothing allocated
 """
 
 from __future__ import annotations

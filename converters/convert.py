@@ -92,7 +92,9 @@ def convert(
             measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
     notes += _weights_notes(copied, weights, options.seed)
     sources = proof.names_of([prototxt, *([weights] if weights else [])])
-    card = proof.ProofCard(name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes))
+    card = proof.ProofCard(
+        name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes)
+    )
     write_file(folder / f"{name}.proof.txt", card.text())
     write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1) + "\n")
     return Conversion(graph, card, (*files, folder / f"{name}.proof.txt", folder / f"{name}.proof.json"), tuple(notes))

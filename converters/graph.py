@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from prototxt import NetError, UnsupportedLayer
+from prototxt import Message, NetError, UnsupportedLayer
 from prototxt.net import Layer, Net, Param
 from prototxt.rules import State
 
@@ -58,6 +58,7 @@ class Step:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the tops."""
         return self.recipe.tops
 
     @property
@@ -180,7 +181,7 @@ class _Builder:
         tops = self._automatic(layer, rule)
         _check_counts(layer, rule, len(tops))
         spec = Tracked(layer.spec)
-        made = rule.make(replace(layer, spec=spec, tops=tops), shapes)
+        made = rule.make(replace(layer, spec=cast(Message, spec), tops=tops), shapes)
         _check_fields(spec)
         if len(made.tops) != len(tops):
             raise NetError(f"makes {len(made.tops)} tops here, but the file names {len(tops)}")
@@ -198,9 +199,7 @@ class _Builder:
         blocked = tuple(not p for p in layer.spec.propagate_down) or (False,) * len(bottoms)
         if self.net.force_backward:
             blocked = (False,) * len(bottoms)
-        self.steps.append(
-            Step(layer.name, layer.type, key, layer.place, made, bottoms, shapes, new, weights, blocked, params, rule)
-        )
+        self.steps.append(Step(layer.name, layer.type, key, layer.place, made, bottoms, shapes, new, weights, blocked, params, rule))
 
     def _bottoms(self, layer: Layer) -> tuple[Value, ...]:
         for bottom in layer.bottoms:
@@ -250,8 +249,7 @@ class _Builder:
                     raise NetError(f"the blob {top!r} is made by an earlier layer already; give this top another name")
                 if self.readers.get(old, 0) > 1:
                     raise NetError(
-                        f"writes {top!r} in place, but another layer reads it as it was before; Caffe refuses this too: "
-                        "give this top another name"
+                        f"writes {top!r} in place, but another layer reads it as it was before; Caffe refuses this too: give this top another name"
                     )
                 if rule.in_place:
                     raise NetError(f"writes {top!r} in place, and {rule.in_place}; give this top another name")
@@ -323,7 +321,7 @@ class _Owner:
     index: int
     layer: str
     shape: Shape
-    multipliers: dict[str, float]
+    multipliers: dict[str, Any]
 
 
 def _sharing(i: int, spec: Param, owner: _Owner) -> str:

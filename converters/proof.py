@@ -38,12 +38,14 @@ class Measurement:
 
     @property
     def ok(self) -> bool:
+        """Whether it was measured and is within the limit."""
         return self.error is not None and self.error <= self.limit
 
     def __str__(self) -> str:
         if self.error is None:
             return f"{self.against:<34} not measured: {self.note}"
-        return f"{self.against:<34} {self.error:8.1e}  (limit {self.limit:.0e}) {'ok' if self.ok else 'DIFFERS'}{f'  at {self.worst}' if not self.ok else ''}"
+        verdict = "ok" if self.ok else f"DIFFERS  at {self.worst}"
+        return f"{self.against:<34} {self.error:8.1e}  (limit {self.limit:.0e}) {verdict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def against_onnx(net: CaffeNet, path: Path, prepared: Preprocessing | None = Non
         import torch
 
         first = net.graph.inputs[0]
-        feed[first] = np.random.default_rng(0).integers(0, 256, feed[first].shape).astype(np.float32)
+        images = np.random.default_rng(0).integers(0, 256, feed[first].shape)
+        feed[first] = np.asarray(images, np.float32)
         inner[first] = prepared.module()(torch.from_numpy(feed[first])).numpy()
     want = TorchRunner(net.module, net.graph.inputs, net.graph.outputs)(inner)
     runners: list[tuple[str, Callable[[], Runner]]] = [

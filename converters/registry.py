@@ -127,10 +127,12 @@ class Tracked:
         return value
 
     def has(self, name: str) -> bool:
+        """Whether the field was written; counts as reading it."""
         self._read.add(name)
         return bool(self._message.has(name))
 
     def get(self, name: str, default: Any = None) -> Any:
+        """The field as written, else `default`."""
         return getattr(self, name) if self.has(name) else default
 
     @property

@@ -56,6 +56,6 @@ def _classes_of(step: Step, i: int) -> int:
         return int(step.bottom_shapes[0][axis]) if axis is not None and axis < len(step.bottom_shapes[0]) else prod(step.bottom_shapes[0][1:])
     if step.type == "Embed":
         return int(step.params[0].blob.shape[0])
-    if step.type in ("LSTM", "RNN") and i == 1 or step.type in ("ContrastiveLoss", "LSTMUnit", "Filter") and i == 2:
+    if (step.type in ("LSTM", "RNN") and i == 1) or (step.type in ("ContrastiveLoss", "LSTMUnit", "Filter") and i == 2):
         return 2
     return 0

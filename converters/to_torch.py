@@ -105,6 +105,7 @@ class BlobRecorder(fx.Interpreter):
         self.nodes, self.seen = built.nodes, dict[Value, Tensor]()
 
     def run_node(self, n: fx.Node) -> object:
+        """Run one node, and keep its value if it is a blob."""
         result = super().run_node(n)
         if n.name in self.nodes:
             self.seen[self.nodes[n.name]] = result

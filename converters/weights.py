@@ -121,7 +121,9 @@ def _copy_layer(step: Step, module: nn.Module, layer: LayerBlobs, weights: Weigh
             raise WeightsError(f"{where}: blob {i} is missing, and the net does not share it with another layer")
         shape = step.params[i].blob.shape
         if not fits(blob, shape):
-            raise WeightsError(f"{where}: blob {i} ({step.params[i].blob.name}) has shape {list(blob.shape)}, in the net {list(shape)} ({step.place})")
+            raise WeightsError(
+                f"{where}: blob {i} ({step.params[i].blob.name}) has shape {list(blob.shape)}, in the net {list(shape)} ({step.place})"
+            )
         _write(_tensor(step, module, i), weights.path, blob)
 
 
@@ -150,7 +152,9 @@ def _load_safetensors(graph: Graph, module: nn.Module, path: Path) -> Copied:
     for step in graph.steps:
         keys = [f"{step.key}.{p.blob.name}" for p in step.params]
         if keys and all(k in state for k in keys):
-            arrays[step.name] = [state[k].reshape(p.blob.shape) if state[k].numel() == _count(p) else state[k] for k, p in zip(keys, step.params, strict=True)]
+            arrays[step.name] = [
+                state[k].reshape(p.blob.shape) if state[k].numel() == _count(p) else state[k] for k, p in zip(keys, step.params, strict=True)
+            ]
     known = {f"{step.key}.{p.blob.name}" for step in graph.steps for p in step.params}
     foreign = sorted(set(state) - known)
     if foreign and not arrays:

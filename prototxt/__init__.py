@@ -1,8 +1,8 @@
 """Caffe's files: text, binary, HDF5, databases. Numpy only, never torch.
 
-    parse(path, kind="net" | "solver") -> Message      the file as written
-    upgrade(message) -> Message                        the same as a file of today
-    to_dict(message) -> dict                           plain values, by the schema's names
+parse(path, kind="net" | "solver") -> Message      the file as written
+upgrade(message) -> Message                        the same as a file of today
+to_dict(message) -> dict                           plain values, by the schema's names
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The errors of Caffe's files. Each says where, what is wrong, and where it can, the way out.
 
-    DecantError                  everything that a user can cause, in any of our packages
-      FormatError                a file is not what it should be
-        CaffeTextError           a prototxt: path:line:column, the line, a caret
-        WeightsError             a .caffemodel, .h5 or .safetensors
-        DataError                a database, an HDF5 list, an image list, a mean file
-      FileProblem                a file is missing, empty, a folder, or may not be read
-      UpgradeError               a V0 or V1 file that has no meaning as a net of today
-      NetError                   a net that Caffe refuses: rules, wiring, shapes, parameters
-        UnsupportedLayer         a layer type without a rule
-      SolverError                a solver that Caffe refuses
+DecantError                  everything that a user can cause, in any of our packages
+  FormatError                a file is not what it should be
+    CaffeTextError           a prototxt: path:line:column, the line, a caret
+    WeightsError             a .caffemodel, .h5 or .safetensors
+    DataError                a database, an HDF5 list, an image list, a mean file
+  FileProblem                a file is missing, empty, a folder, or may not be read
+  UpgradeError               a V0 or V1 file that has no meaning as a net of today
+  NetError                   a net that Caffe refuses: rules, wiring, shapes, parameters
+    UnsupportedLayer         a layer type without a rule
+  SolverError                a solver that Caffe refuses
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Layer:
 
     @property
     def params(self) -> tuple[Param, ...]:
+        """Its `param {}`, which may be fewer than its blobs."""
         return tuple(Param(p.name, p.lr_mult, p.decay_mult, p.share_mode == "PERMISSIVE") for p in self.spec.param)
 
     def __str__(self) -> str:

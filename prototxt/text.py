@@ -108,10 +108,11 @@ class _Reader:
                         self._fail(m.start(4), f"{name!r} expects {_expected(field)}, found {m[4]!r}")
                     self._add(message, field, Message(kind(field.message), at=at), at)
                 else:
-                    key = (field, m[m.lastindex])
+                    group = m.lastindex or 0
+                    key = (field, m[group])
                     value = converted.get(key)
                     if value is None:
-                        value = converted[key] = self._convert(field, m[m.lastindex], m.start(m.lastindex))
+                        value = converted[key] = self._convert(field, m[group], m.start(group))
                     if field.repeated:
                         values.setdefault(name, []).append(value)
                     elif name in values:
@@ -323,7 +324,7 @@ def text_error(path: str | Path, text: str, at: int, problem: str) -> CaffeTextE
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """"; did you mean 'x'?" for the nearest of `known`, else nothing."""
+    """ "; did you mean 'x'?" for the nearest of `known`, else nothing."""
     near = get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -395,7 +396,7 @@ def _float(field: Field, token: str) -> float:
 
 def shortest(value: float) -> float:
     """The shortest decimal of the nearest float32, as a Python float: what Caffe holds, and what it would print."""
-    if value == 0 or len(repr(value)) <= 8 and 1e-30 < abs(value) < 1e30:
+    if value == 0 or (len(repr(value)) <= 8 and 1e-30 < abs(value) < 1e30):
         return value  # seven digits survive float32
     import numpy as np
 
@@ -443,7 +444,19 @@ _CONVERTERS = {
 }
 
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
-_SIMPLE = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"\\": b"\\", b"'": b"'", b'"': b'"', b"?": b"?"}
+_SIMPLE = {
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"v": b"\v",
+    b"\\": b"\\",
+    b"'": b"'",
+    b'"': b'"',
+    b"?": b"?",
+}
 
 
 def _string(tokens: list[str]) -> str:
@@ -523,7 +536,7 @@ _PRINTED = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "'": "\\'", "\\":
 
 
 def _escaped(text: str) -> str:
-    return "".join(_PRINTED.get(c, c) if c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff" or c in _PRINTED else _octal(c) for c in text)
+    return "".join(_PRINTED.get(c, c) if (c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff") or c in _PRINTED else _octal(c) for c in text)
 
 
 def _octal(char: str) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -57,7 +57,6 @@ class Weights:
     layers: tuple[LayerBlobs, ...]
     hdf5: bool = False
     shared: frozenset[tuple[str, int]] = frozenset()  # HDF5 stores a shared blob under its owner only
-    net_bytes: tuple[bytes, ...] = field(default=(), repr=False)  # the net in the file, without its blobs
 
     def __iter__(self) -> Iterator[LayerBlobs]:
         return iter(self.layers)
@@ -85,7 +84,7 @@ def read_into(path: Path, blob: Blob, target: np.ndarray[Any, Any]) -> None:
     if blob.span is None or target.dtype != np.float32 or not target.flags.c_contiguous:
         target[...] = blob.array.reshape(target.shape)
         return
-    view = memoryview(target.reshape(-1)).cast("B")
+    view = memoryview(target.reshape(-1).data).cast("B")
     with open(path, "rb", buffering=0) as f:
         offset, done = blob.span[0], 0
         while done < len(view):
@@ -98,11 +97,11 @@ def read_into(path: Path, blob: Blob, target: np.ndarray[Any, Any]) -> None:
 # The wire -------------------------------------------------------------------------------------------------------------
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END, _FIXED32 = range(6)
-# message -> {field number: what it is}
-_NET = {2: "v1", 100: "v2"}
-_V2 = {1: "name", 2: "type", 7: "blob"}
-_V1 = {1: "v0", 4: "name", 5: "type", 6: "blob"}
+# What the fields of a layer are, by number: V0 inside V1, V1 in `layers`, V2 in `layer`.
 _V0 = {1: "name", 2: "type", 50: "blob"}
+_V1 = {1: "v0", 4: "name", 5: "type", 6: "blob"}
+_V2 = {1: "name", 2: "type", 7: "blob"}
+_NET = {2: _V1, 100: _V2}
 _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 
 
@@ -113,45 +112,36 @@ class _Walk:
         self.path, self.data = path, data
 
     def net(self) -> Weights:
-        layers, rest = [], []
-        for number, wire, at, stop in self._fields(0, len(self.data)):
-            if number in _NET and wire == _BYTES:
-                layer, plain = self._layer(at, stop, _V2 if number == 100 else _V1)
-                layers.append(layer)
-                rest.append(_tagged(number, plain))
-            else:
-                rest.append(_tagged(number, self.data[at:stop]) if wire == _BYTES else b"")
-        return Weights(self.path, tuple(layers), net_bytes=tuple(rest))
+        """All layers of the file."""
+        fields = self._fields(0, len(self.data))
+        return Weights(self.path, tuple(self._layer(at, stop, _NET[n]) for n, wire, at, stop in fields if n in _NET and wire == _BYTES))
 
-    def _layer(self, at: int, stop: int, roles: dict[int, str]) -> tuple[LayerBlobs, bytes]:
-        name, type_, blobs, plain = "", "", [], []
-        start = at
-        for number, wire, at, stop_field in self._fields(at, stop):
+    def _layer(self, start: int, stop: int, roles: dict[int, str]) -> LayerBlobs:
+        name, type_, blobs = "", "", []
+        for number, wire, at, end in self._fields(start, stop):
             role = roles.get(number)
             if role == "blob" and wire == _BYTES:
-                plain.append(self.data[start:self.tag])
-                start = stop_field
-                blobs.append(self._blob(at, stop_field, name))
+                blobs.append(self._blob(at, end, name))
             elif role == "v0" and wire == _BYTES:
-                inner, _ = self._layer(at, stop_field, _V0)
+                inner = self._layer(at, end, _V0)
                 name, type_ = inner.name, inner.type
                 blobs += inner.blobs
             elif role == "name" and wire == _BYTES:
-                name = self.data[at:stop_field].decode("utf-8", "surrogateescape")
-            elif role == "type" and wire == _BYTES:
-                type_ = self.data[at:stop_field].decode("utf-8", "surrogateescape")
-            elif role == "type" and wire == _VARINT:
-                type_ = str(self._varint(at, stop_field)[0])
-        plain.append(self.data[start:stop])
-        return LayerBlobs(name, type_, tuple(blobs)), b"".join(plain)
+                name = self._text(at, end)
+            elif role == "type":
+                type_ = self._text(at, end) if wire == _BYTES else str(self._varint(at, end)[0])
+        return LayerBlobs(name, type_, tuple(blobs))
 
-    def _blob(self, at: int, stop: int, layer: str) -> Blob:
+    def _text(self, at: int, end: int) -> str:
+        return self.data[at:end].decode("utf-8", "surrogateescape")
+
+    def _blob(self, start: int, stop: int, layer: str) -> Blob:
         legacy, dims = {}, []
         floats: list[Any] = []
         doubles: list[Any] = []
         raw: Span | None = None
         raw_type = 1
-        for number, wire, at, end in self._fields(at, stop):
+        for number, wire, at, end in self._fields(start, stop):
             if number == 5 or number == 8:
                 self._values(floats if number == 5 else doubles, number, wire, at, end, layer)
             elif number == 7 and wire == _BYTES:
@@ -204,9 +194,9 @@ class _Walk:
         if len(shape) > MAX_AXES or any(d < 0 for d in shape) or prod(shape) > 2**31 - 1:
             raise WeightsError(f"{self.path}: layer {layer!r}: {list(shape)[:40]} is no shape of a blob")
 
-    def _dims(self, at: int, stop: int) -> list[int]:
-        dims = []
-        for number, wire, at, end in self._fields(at, stop):
+    def _dims(self, start: int, stop: int) -> list[int]:
+        dims: list[int] = []
+        for number, wire, at, end in self._fields(start, stop):
             if number == 1 and wire == _VARINT:
                 dims.append(_signed(self._varint(at, end)[0], 64))
             elif number == 1 and wire == _BYTES:
@@ -282,29 +272,13 @@ class _Walk:
             shift += 7
         self._damaged(at, "a number is cut off" if at >= stop else "a number of more than 10 bytes")
 
-    def _damaged(self, at: int, problem: str) -> Any:
-        raise WeightsError(
-            f"{self.path}: byte {at:,} of {len(self.data):,}: {problem}; the file is no .caffemodel, or it is truncated or damaged"
-        )
+    def _damaged(self, at: int, problem: str) -> NoReturn:
+        raise WeightsError(f"{self.path}: byte {at:,} of {len(self.data):,}: {problem}; the file is no .caffemodel, or it is truncated or damaged")
 
 
 def _signed(value: int, bits: int) -> int:
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
-
-
-def _tagged(number: int, payload: bytes) -> bytes:
-    """A length-delimited field on the wire."""
-    return _varint_bytes(number << 3 | _BYTES) + _varint_bytes(len(payload)) + payload
-
-
-def _varint_bytes(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 # Fitting --------------------------------------------------------------------------------------------------------------

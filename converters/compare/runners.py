@@ -36,6 +36,7 @@ class TorchRunner:
         self.module, self.inputs, self.outputs, self.name = module, tuple(inputs), tuple(outputs), name
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by blob name."""
         import torch
 
         with torch.no_grad():
@@ -62,6 +63,7 @@ class OnnxRuntimeRunner:
             raise Unavailable(f"ONNX Runtime {onnxruntime.__version__} does not load it: {_first_line(exc)}") from exc
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by blob name."""
         names = [output.name for output in self.session.get_outputs()]
         wanted = {i.name for i in self.session.get_inputs()}
         try:
@@ -88,6 +90,7 @@ class OpenCVRunner:
             raise Unavailable(f"OpenCV {cv2.__version__} does not load it: {_first_line(exc)}") from exc
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by blob name."""
         import cv2
 
         try:

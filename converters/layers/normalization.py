@@ -33,7 +33,7 @@ def batch_norm(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if len(shapes[0]) < 2:
         raise NetError(f"normalises blobs of at least 2 axes, not {list(shapes[0])}")
     for i, spec in enumerate(layer.spec.param):
-        if spec.has("lr_mult") and spec.lr_mult != 0 or not spec.has("lr_mult") and len(layer.spec.param) < 3:
+        if (spec.has("lr_mult") and spec.lr_mult != 0) or (not spec.has("lr_mult") and len(layer.spec.param) < 3):
             raise NetError(f"param {i}: BatchNorm's blobs are statistics and not learned; write lr_mult: 0")
     channels = shapes[0][1]
     args: dict[str, Any] = {"channels": channels}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -19,7 +20,8 @@ def concat(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     for i, shape in enumerate(shapes):
         if len(shape) != len(shapes[0]) or any(a != b for d, (a, b) in enumerate(zip(shape, shapes[0], strict=True)) if d != axis):
             raise NetError(
-                f"bottoms {layer.bottoms[0]!r} {list(shapes[0])} and {layer.bottoms[i]!r} {list(shape)} differ beside axis {axis}, along which they are joined"
+                f"bottoms {layer.bottoms[0]!r} {list(shapes[0])} and {layer.bottoms[i]!r} {list(shape)} differ beside axis {axis}, "
+                "along which they are joined"
             )
     top = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
     return Recipe("shape.Concat", {"dim": axis}, (top,))
@@ -35,13 +37,13 @@ def slice_(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         if len(points) != tops - 1:
             raise NetError(f"{len(points)} slice_point for {tops} tops; there must be one fewer")
         edges = [0, *points, size]
-        if any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(edges)):
             raise NetError(f"slice_point {points} must rise within the {size} of axis {axis}")
     elif size % tops:
         raise NetError(f"{size} along axis {axis} cannot be cut into {tops} equal tops; give slice_point")
     else:
         edges = [size // tops * i for i in range(tops + 1)]
-    sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(edges)]
     made = tuple((*shapes[0][:axis], s, *shapes[0][axis + 1 :]) for s in sizes)
     if axis == 0 and not points:  # a batch cut into equal parts: the size is the caller's
         return Recipe("shape.SliceEqual", {"parts": tops, "dim": 0}, made)

@@ -25,25 +25,25 @@ class Each:
         return super().forward(x.flatten(0, self.axis - 1)).unflatten(0, batch)  # type: ignore[misc, no-any-return]
 
 
-class Conv1dEach(Each, nn.Conv1d):
+class Conv1dEach(Each, nn.Conv1d):  # type: ignore[misc]
     """nn.Conv1d for several inputs."""
 
 
-class Conv2dEach(Each, nn.Conv2d):
+class Conv2dEach(Each, nn.Conv2d):  # type: ignore[misc]
     """nn.Conv2d for several inputs."""
 
 
-class Conv3dEach(Each, nn.Conv3d):
+class Conv3dEach(Each, nn.Conv3d):  # type: ignore[misc]
     """nn.Conv3d for several inputs."""
 
 
-class ConvTranspose1dEach(Each, nn.ConvTranspose1d):
+class ConvTranspose1dEach(Each, nn.ConvTranspose1d):  # type: ignore[misc]
     """nn.ConvTranspose1d for several inputs."""
 
 
-class ConvTranspose2dEach(Each, nn.ConvTranspose2d):
+class ConvTranspose2dEach(Each, nn.ConvTranspose2d):  # type: ignore[misc]
     """nn.ConvTranspose2d for several inputs."""
 
 
-class ConvTranspose3dEach(Each, nn.ConvTranspose3d):
+class ConvTranspose3dEach(Each, nn.ConvTranspose3d):  # type: ignore[misc]
     """nn.ConvTranspose3d for several inputs."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class DummyData(nn.Module):
     """Tensors of fixed shapes, filled as Caffe's fillers fill: constants once, random values anew in each pass."""
 
+    anchor: Tensor
+
     def __init__(self, shapes: tuple[tuple[int, ...], ...], fillers: tuple[tuple[tuple[str, Any], ...], ...]) -> None:
         super().__init__()
         self.shapes, self.fillers = shapes, tuple(dict(f) for f in fillers)
@@ -21,7 +23,9 @@ class DummyData(nn.Module):
         return made if len(made) > 1 else made[0]
 
     @staticmethod
-    def fill(t: Tensor, type: str = "constant", value: float = 0.0, min: float = 0.0, max: float = 1.0, mean: float = 0.0, std: float = 1.0, **_: Any) -> Tensor:
+    def fill(
+        t: Tensor, type: str = "constant", value: float = 0.0, min: float = 0.0, max: float = 1.0, mean: float = 0.0, std: float = 1.0, **_: Any
+    ) -> Tensor:
         if type == "uniform":
             return t.uniform_(min, max)
         if type == "gaussian":

@@ -17,7 +17,7 @@ def divisor(mode: str, batch: int, valid: Tensor) -> Tensor | int:
         return valid.sum().clamp(min=1)
     if mode == "NONE":
         return 1
-    return torch.sym_max(math.prod(valid.shape) if mode == "FULL" else batch, 1)  # type: ignore[no-any-return]
+    return torch.sym_max(math.prod(valid.shape) if mode == "FULL" else batch, 1)  # type: ignore[return-value]
 
 
 class SoftmaxWithLoss(nn.Module):

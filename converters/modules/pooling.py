@@ -39,7 +39,7 @@ class WideMaxPool2d(WidePool2d):
     """MAX pooling of [N, C, H, W]; padding never wins."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(self.padded(x, float("-inf")), self.kernel_size, self.stride)
+        return F.max_pool2d(self.padded(x, float("-inf")), self.kernel_size, self.stride)  # type: ignore[arg-type]
 
 
 class MaxPool2dWithMask(WidePool2d):

@@ -1,6 +1,6 @@
 """Caffe's schema as tables: what fields a message has, by name. The facts stand in caffe.proto.
 
-    kind("LayerParameter").fields["type"].type == "string"
+kind("LayerParameter").fields["type"].type == "string"
 """
 
 from __future__ import annotations
