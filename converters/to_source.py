@@ -103,14 +103,15 @@ def _constructor(graph: Graph) -> Iterator[str]:
             owner, blob = graph.steps[param.owner[0]], graph.steps[param.owner[0]].params[param.owner[1]].blob
             held = f"self.{owner.key}.{blob.name}"
             if blob.shape == param.blob.shape:
-                ties.append(f"self.{step.key}.{param.blob.name} = {held}")
+                ties.append((param.blob.name, held))
             else:
                 reshaped[param.blob.name] = f"({held}, {literal(param.blob.shape)})"
         if reshaped:
             shared = ", ".join(f"{literal(name)}: {value}" for name, value in reshaped.items())
             expression = f"SharedParameters({expression}, {{{shared}}})"
         yield f"self.{step.key} = {expression}"
-        yield from ties
+        home = f"self.{step.key}.module" if reshaped else f"self.{step.key}"
+        yield from (f"{home}.{name} = {held}" for name, held in ties)
         if not graph.force_backward:
             frozen = [p.blob.name for p in step.params if p.blob.learned and p.spec.lr_mult == 0 and p.owner is None]
             yield from (f"self.{step.key}.{name}.requires_grad_(False)  # lr_mult: 0" for name in frozen)

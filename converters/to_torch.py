@@ -47,7 +47,9 @@ def class_name(name: str) -> str:
 
 def held(module: nn.Module, step: Step, i: int) -> Tensor:
     """The tensor that the step's i-th blob lives in; of the owner's shape where the blob is shared in another one."""
-    return getattr(module, step.params[i].blob.name)  # type: ignore[no-any-return]
+    name = step.params[i].blob.name
+    holder = module if hasattr(module, name) or not isinstance(module, SharedParameters) else module.module
+    return getattr(holder, name)  # type: ignore[no-any-return]
 
 
 def _module(step: Step, earlier: list[nn.Module], graph: Graph) -> nn.Module:

@@ -141,31 +141,26 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _load_safetensors(graph: Graph, module: nn.Module, path: Path) -> Copied:
+    """By the module's own names; as strict about shapes as Caffe is, as lenient about what one side lacks."""
     from safetensors import SafetensorError, safe_open
 
+    own = module.state_dict()
     try:
         with safe_open(path, framework="pt") as f:
-            state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  safe_open is no dict
+            stored = set(f.keys())
+            shared = stored & own.keys()
+            if stored and own and not shared:
+                raise WeightsError(f"{path}: none of its tensors ({_some(sorted(stored))}) has a name of the net's; these are weights of another net")
+            for key in sorted(shared):
+                tensor = f.get_tensor(key)
+                if tensor.shape != own[key].shape:
+                    raise WeightsError(f"{path}: {key} has shape {list(tensor.shape)}, in the net {list(own[key].shape)}")
+                own[key].detach().copy_(tensor)
     except (SafetensorError, OSError) as exc:
         raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
-    arrays = {}
-    for step in graph.steps:
-        keys = [f"{step.key}.{p.blob.name}" for p in step.params]
-        if keys and all(k in state for k in keys):
-            arrays[step.name] = [
-                state[k].reshape(p.blob.shape) if state[k].numel() == _count(p) else state[k] for k, p in zip(keys, step.params, strict=True)
-            ]
-    known = {f"{step.key}.{p.blob.name}" for step in graph.steps for p in step.params}
-    foreign = sorted(set(state) - known)
-    if foreign and not arrays:
-        raise WeightsError(f"{path}: none of its tensors ({_some(foreign)}) belongs to the net")
-    return _copy(graph, module, _from_arrays(arrays))
-
-
-def _count(param: Any) -> int:
-    from math import prod
-
-    return prod(param.blob.shape)
+    loaded = tuple(step.name for step in graph.steps if step.params and any(key.startswith(f"{step.key}.") for key in shared))
+    kept = tuple(step.name for step in graph.steps if step.params and step.name not in loaded)
+    return Copied(loaded, kept, tuple(sorted(stored - shared)))
 
 
 # Saving ---------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from .floats import shortest
 from .schema import UNKNOWN, Field, Kind, kind
 
 
@@ -131,8 +132,6 @@ def _from(field: Field, value: Any) -> Any:
     if field.type == "enum":
         return next((word for word, number in field.values.items() if number == value), str(value))
     if field.type == "float":
-        from .text import shortest
-
         return shortest(value)
     return value
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from .errors import CaffeTextError
 from .files import TEXT_LIMIT, read_file
+from .floats import shortest
 from .message import Message, Word
 from .schema import INTEGERS, UNKNOWN, Field, Kind, kind
 
@@ -392,16 +393,6 @@ def _float(field: Field, token: str) -> float:
     except _Problem:
         _wrong(field, token)
     return shortest(value) if field.type == "float" else value
-
-
-def shortest(value: float) -> float:
-    """The shortest decimal of the nearest float32, as a Python float: what Caffe holds, and what it would print."""
-    if value == 0 or (len(repr(value)) <= 8 and 1e-30 < abs(value) < 1e30):
-        return value  # seven digits survive float32
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        return float(str(np.float32(value)))
 
 
 def _bool(field: Field, token: str) -> bool:

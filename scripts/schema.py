@@ -4,6 +4,7 @@ Only the serialized descriptor and the two builder calls are written. What proto
 tables for the pure-Python runtime) would tie the file to one protobuf release.
 """
 
+import ast
 import tempfile
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def compile_proto() -> bytes:
         if code:
             raise SystemExit(code)
         return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0].SerializeToString()
+
+
+def written() -> bytes:
+    """The serialized FileDescriptorProto that stands in caffe_pb2.py."""
+    constants = [node.value for node in ast.walk(ast.parse(TARGET.read_text())) if isinstance(node, ast.Constant)]
+    return next(value for value in constants if isinstance(value, bytes))
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..floats import shortest
+
 INTEGERS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1)}
 
 
@@ -56,8 +58,10 @@ def _field(f: Any, fork: Any) -> Field:
     repeated = f.is_repeated if hasattr(f, "is_repeated") else f.label == f.LABEL_REPEATED
     required = f.is_required if hasattr(f, "is_required") else f.label == f.LABEL_REQUIRED
     values = {v.name: v.number for v in f.enum_type.values} if type_ == "enum" else {}
-    default = () if repeated else f.default_value
+    default: Any = () if repeated else f.default_value
     if type_ == "enum" and not repeated:
         default = f.enum_type.values_by_number[f.default_value].name
+    if type_ == "float" and not repeated:
+        default = shortest(default)
     message = f.message_type.full_name.removeprefix("decant.caffe.") if type_ == "message" else ""
     return Field(f.name, f.number, type_, repeated, required, default, values, message, f.GetOptions().Extensions[fork])

@@ -1,0 +1,138 @@
+"""The command line as a user meets it: what it writes, what it prints, its exit status; and bad input of every kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CORPUS, ROOT, Decant
+
+LENET = ROOT / "prototxt/nets/lenet.prototxt"
+NET = CORPUS / "nets/lenet-deploy.prototxt"
+WEIGHTS = CORPUS / "nets/lenet-deploy.caffemodel"
+
+
+def test_help_names_every_command(decant: Decant) -> None:
+    done = decant("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("inspect", "convert", "upgrade"))
+
+
+def test_inspect_prints_layers_and_totals(decant: Decant) -> None:
+    done = decant("inspect", LENET)
+    assert done.returncode == 0, done.stderr
+    assert "conv1" in done.stdout
+    assert "431,080" in done.stdout.splitlines()[-1]
+
+
+def test_inspect_json(decant: Decant) -> None:
+    facts = json.loads(decant("inspect", LENET, "--json").stdout)
+    assert facts["parameters"] == 431080
+    assert facts["layers"][1]["name"] == "conv1"
+
+
+def test_convert_writes_everything_and_proves_it(decant: Decant, tmp_path: Path) -> None:
+    done = decant("convert", NET, "-w", WEIGHTS, "--golden", NET.with_suffix(".npz"), "-o", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = {p.suffix for p in (tmp_path / "out").iterdir()}
+    assert written == {".py", ".safetensors", ".onnx", ".json", ".txt"}
+    card = json.loads((tmp_path / "out/lenet_deploy.proof.json").read_text())
+    assert card["proven"]
+    errors = {m["against"]: m["error"] for m in card["measurements"]}
+    assert errors["module vs generated source"] == 0
+    assert set(errors) >= {"module vs ONNX Runtime", "module vs OpenCV reading the ONNX"}
+    assert any("Caffe" in name for name in errors)
+
+
+def test_convert_tells_when_it_differs(decant: Decant, tmp_path: Path) -> None:
+    import numpy as np
+
+    with np.load(NET.with_suffix(".npz")) as z:
+        wrong = {k: z[k] * (1.01 if k.startswith("blob/") else 1) for k in z.files if z[k].dtype.kind == "f"}
+    np.savez(tmp_path / "wrong.npz", **wrong)
+    done = decant("convert", NET, "-w", WEIGHTS, "--golden", "wrong.npz", "-o", "out", "--no-onnx")
+    assert done.returncode == 1
+    assert "DIFFERS" in done.stdout
+    assert "NOT PROVEN" in done.stdout
+
+
+def test_upgrade_writes_todays_form(decant: Decant, tmp_path: Path) -> None:
+    old = CORPUS / "nets/v0-classifier.prototxt"
+    done = decant("upgrade", old, "new.prototxt")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "new.prototxt").read_text()
+    assert "layer {" in text
+    assert "layers {" not in text
+    assert decant("inspect", "new.prototxt").stdout == decant("inspect", old).stdout
+
+
+BAD = {
+    "a layer type that nobody knows": ('layer { name: "x" type: "Convolutoin" bottom: "data" top: "x" }', "did you mean 'Convolution'?"),
+    "two unknown types, both named": (
+        'layer { name: "p" type: "Foo" bottom: "data" top: "p" } layer { name: "q" type: "Bar" bottom: "p" top: "q" }',
+        "2 layers have a type",
+    ),
+    "a blob that nobody makes": ('layer { name: "x" type: "ReLU" bottom: "dat" top: "x" }', "did you mean 'data'?"),
+    "shapes that do not fit": (
+        'layer { name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
+        'layer { name: "s" type: "Eltwise" bottom: "data" bottom: "p" top: "s" }',
+        "'data' [1, 3, 8, 8] and 'p' [1, 3, 4, 4]",
+    ),
+    "a field that the rule does not read": (
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" strange_param { x: 1 } }',
+        "strange_param",
+    ),
+    "a typing mistake": ('layer { name: "c" type: "Convolution" convolution_param { num_ouput: 3 } }', "did you mean 'num_output'?"),
+    "a brace that is not closed": ("layer {", "expected '}'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_nets_end_in_one_message(name: str, decant: Decant, tmp_path: Path) -> None:
+    body, says = BAD[name]
+    (tmp_path / "net.prototxt").write_text(f'input: "data" input_shape {{ dim: 1 dim: 3 dim: 8 dim: 8 }}\n{body}\n')
+    for command in (("inspect", "net.prototxt"), ("convert", "net.prototxt", "-o", "out")):
+        done = decant(*command)
+        assert done.returncode == 2, done.stdout
+        assert "net.prototxt:2" in done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def damaged(path: Path, kind: str) -> Path:
+    """A broken copy of a caffemodel."""
+    good = WEIGHTS.read_bytes()
+    data = {"truncated": good[:-100], "corrupt": bytes(b ^ 0x5A for b in good), "text": b"layer { }", "zeros": bytes(1000)}[kind]
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["truncated", "corrupt", "text", "zeros"])
+def test_damaged_weights_end_in_one_message(kind: str, decant: Decant, tmp_path: Path) -> None:
+    done = decant("convert", NET, "-w", damaged(tmp_path / "net.caffemodel", kind), "-o", "out", "--no-onnx")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "net.caffemodel" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_weights_of_another_net_end_in_one_message(decant: Decant) -> None:
+    done = decant("convert", NET, "-w", CORPUS / "nets/awkward-names.caffemodel", "-o", "out", "--no-onnx")
+    assert done.returncode == 2
+    assert "weights of another net" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [("missing.prototxt", "no such file"), (".", "is a folder"), ("empty.prototxt", "is empty"), ("braces.prototxt", "braces.prototxt:1:1"), ("net.caffemodel", "binary")],
+)
+def test_files_that_are_no_nets(argument: str, says: str, decant: Decant, tmp_path: Path) -> None:
+    (tmp_path / "empty.prototxt").touch()
+    (tmp_path / "braces.prototxt").write_text("{" * 10_000_000)
+    (tmp_path / "net.caffemodel").write_bytes(WEIGHTS.read_bytes())
+    done = decant("convert", argument)
+    assert done.returncode == 2, done.stdout
+    assert says in done.stderr
+    assert len(done.stderr) < 1000
+    assert "Traceback" not in done.stderr
