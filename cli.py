@@ -48,9 +48,10 @@ def inspect(
 ) -> None:
     """Layers, shapes, parameters, multiply-adds; with weights, how they fit. Imports no torch."""
     from converters import summary
-    from converters.resolve import resolve
+    from converters.resolve import refuse_empty, resolve
 
     graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
+    refuse_empty(graph, net)
     fit = summary.fit(graph, weights) if weights else None
     if as_json:
         facts = summary.to_dict(graph)

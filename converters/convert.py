@@ -17,6 +17,7 @@ from prototxt.rules import State
 from . import graph as graphs
 from .graph import Graph
 from .preprocessing import Preprocessing, declared
+from .resolve import refuse_empty
 
 _GENERIC = {"deploy", "train_val", "train", "test", "net", "model", "trainval"}
 
@@ -56,6 +57,7 @@ def convert(
     """Convert one net. `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known."""
     source = read_net(prototxt, State(options.phase, options.level, options.stages))
     graph = graphs.resolve(source, options.shapes)
+    refuse_empty(graph, prototxt)
     show(graph)
     for path in (*([weights] if weights else ()), *options.golden):
         check_file(path)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prototxt import WeightsError
 from prototxt.files import atomic_path, check_file
 from prototxt.weights import Blob, LayerBlobs, Weights, fits, read_into, read_weights
+from prototxt.write_weights import write_caffemodel
 
 from .fillers import fill_
 from .graph import Graph, Step
@@ -184,14 +185,13 @@ def _arrays(graph: Graph, module: nn.Module) -> Iterator[tuple[Step, list[np.nda
 def _save_caffemodel(graph: Graph, module: nn.Module, path: Path) -> None:
     from prototxt.schema import caffe_pb2
 
-    net = caffe_pb2.NetParameter(name=graph.name)
+    layers = []
     for step, arrays in _arrays(graph, module):
-        layer = net.layer.add(name=step.name, type=step.type, bottom=[b.blob for b in step.bottoms], top=[t.blob for t in step.tops])
-        for array in arrays:
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(array.shape)
-            blob.data.extend(array.reshape(-1))
-    path.write_bytes(net.SerializeToString())
+        plain = caffe_pb2.LayerParameter(name=step.name, type=step.type)
+        plain.bottom.extend(b.blob for b in step.bottoms)
+        plain.top.extend(t.blob for t in step.tops)
+        layers.append((plain.SerializeToString(), arrays))
+    write_caffemodel(path, graph.name, layers)
 
 
 def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:

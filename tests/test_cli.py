@@ -125,7 +125,13 @@ def test_weights_of_another_net_end_in_one_message(decant: Decant) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "says"),
-    [("missing.prototxt", "no such file"), (".", "is a folder"), ("empty.prototxt", "is empty"), ("braces.prototxt", "braces.prototxt:1:1"), ("net.caffemodel", "binary")],
+    [
+        ("missing.prototxt", "no such file"),
+        (".", "is a folder"),
+        ("empty.prototxt", "is empty"),
+        ("braces.prototxt", "braces.prototxt:1:1"),
+        ("net.caffemodel", "binary"),
+    ],
 )
 def test_files_that_are_no_nets(argument: str, says: str, decant: Decant, tmp_path: Path) -> None:
     (tmp_path / "empty.prototxt").touch()

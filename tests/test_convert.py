@@ -8,23 +8,33 @@ import keyword
 from pathlib import Path
 from typing import Any
 
-import converters
 import pytest
 import torch
 from conftest import CORPUS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import converters
 from converters.names import identifiers
 from converters.proof import import_source
 from converters.samples import sample_inputs
 from converters.to_onnx import to_onnx
 from converters.to_source import to_source
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from prototxt import DecantError
 from prototxt.message import new
-from torch import nn
 
 NETS = sorted((CORPUS / "nets").glob("*.prototxt"))
-WHOLE = ["lenet-deploy", "alexnet-mini", "googlenet-two-losses", "resnet-mini@test", "unet-mini", "mobilenet-mini@test", "squeeze-excite", "mtcnn-heads"]
+WHOLE = [
+    "lenet-deploy",
+    "alexnet-mini",
+    "googlenet-two-losses",
+    "resnet-mini@test",
+    "unet-mini",
+    "mobilenet-mini@test",
+    "squeeze-excite",
+    "mtcnn-heads",
+]
 
 
 def load(stem: str) -> converters.CaffeNet:
@@ -147,7 +157,20 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
 
 # Names ----------------------------------------------------------------------------------------------------------------
 
-HOSTILE = ['x"); import os; os.system("touch pwned"); ("', "a\nimport os", '"""', "__class__", "class", "forward", "self", "torch", "é", " ", "1x1", "a/b.c"]
+HOSTILE = [
+    'x"); import os; os.system("touch pwned"); ("',
+    "a\nimport os",
+    '"""',
+    "__class__",
+    "class",
+    "forward",
+    "self",
+    "torch",
+    "é",
+    " ",
+    "1x1",
+    "a/b.c",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

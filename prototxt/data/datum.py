@@ -7,7 +7,7 @@ data/lmdb_bytes_and_floats, lmdb_label_unset).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
