@@ -53,7 +53,7 @@ def parse(path: str | Path, kind: str = "net") -> Message:
     CaffeTextError (place, line, caret) for anything that Caffe's reader refuses but fields that no schema knows: those are kept.
     """
     data = read_file(path, limit=TEXT_LIMIT)
-    if b"\0" in data[:4096] and not data[:1].isspace():
+    if b"\0" in data[:4096]:
         raise CaffeTextError(path, 1, 1, "this is a binary file, not a prototxt; a .caffemodel goes where weights are asked for")
     return parse_text(data.decode("utf-8", "surrogateescape"), kind, path)
 

@@ -1,26 +1,25 @@
 """Datum: one record of a database, channels x height x width of bytes or floats, or an encoded picture, and a label.
 
-Only tags and lengths are walked; pixels stay where they are. Records of one size begin with the same bytes, so that a
-`DatumReader` compares these instead of walking again. Bytes win over floats, a label not written is 0 (conformance:
+Only tags and lengths are walked; pixels stay where they are. Records of one size begin and end alike, so that a
+`DatumReader` compares instead of walking again. Bytes win over floats, a label that is not written is 0 (conformance:
 data/lmdb_bytes_and_floats, lmdb_label_unset).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
+from ..wire import BYTES, MAX_COUNT, VARINT, Values, Wire
 
 Array = np.ndarray[Any, Any]
-MAX_COUNT = 2**31 - 1  # values of a blob of Caffe's
-_VARINT, _FIXED64, _BYTES, _GROUP, _END, _FIXED32 = range(6)
-_TAILS = 4096  # endings that are remembered: one for each label
 
 
 class Datum(NamedTuple):
-    """`data` is the span of the bytes in the record (start, stop), empty if it has floats instead."""
+    """`data` is the span of the bytes in the record (start, stop), `floats` are the values where it has no bytes."""
 
     channels: int
     height: int
@@ -30,54 +29,96 @@ class Datum(NamedTuple):
     encoded: bool
     floats: Array | None = None
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return self.channels, self.height, self.width
-
-    @property
-    def count(self) -> int:
-        """How many values the shape has."""
-        return self.channels * self.height * self.width
+    def pixels(self, record: bytes) -> Array:
+        """The values, [C, H, W], a read-only view of the record: uint8, or float32. DataError where there are too few."""
+        shape = (self.channels, self.height, self.width)
+        count = self.channels * self.height * self.width
+        start, stop = self.data
+        have = stop - start if stop > start else 0 if self.floats is None else self.floats.size
+        if min(shape) < 1 or count > MAX_COUNT:
+            raise DataError(f"{self.channels} x {self.height} x {self.width} is no size of a picture")
+        if have < count:
+            raise DataError(f"{have:,} values for {self.channels} x {self.height} x {self.width}; Caffe would read on behind the record")
+        if stop > start:
+            return np.frombuffer(record, np.uint8, count, start).reshape(shape)
+        return self.floats[:count].reshape(shape)  # type: ignore[index]
 
 
 class DatumReader:
-    """Reads records, one after the other; remembers how the last one began."""
+    """Reads records, one after the other; remembers how the last ones began and ended."""
+
+    __slots__ = ("_head", "_span", "_tails")
 
     def __init__(self) -> None:
-        self._head, self._like = b"", Datum(0, 0, 0, (0, 0), 0, False)
-        self._tails: dict[bytes, tuple[int, bool]] = {}
+        self._head, self._span = b"", (0, -1)
+        self._tails: dict[bytes, Datum] = {}
 
     def read(self, record: bytes) -> Datum:
-        """The record's Datum. DataError if its bytes are no Datum."""
-        like = self._like
-        start, stop = like.data
-        if stop and len(record) >= stop and record.startswith(self._head):
-            tail = record[stop:]
-            known = self._tails.get(tail)
+        """The record's Datum. DataError if its bytes are none."""
+        stop = self._span[1]
+        if 0 <= len(record) - stop <= 16 and record.startswith(self._head):
+            known = self._tails.get(record[stop:])
             if known is not None:
-                return Datum(like.channels, like.height, like.width, like.data, known[0], known[1])
+                return known
         datum = parse(record)
-        start, stop = datum.data
-        if stop and datum.floats is None:
-            self._remember(record[:start], record[stop:], datum)
+        self._remember(record, datum)
         return datum
 
-    def _remember(self, head: bytes, tail: bytes, datum: Datum) -> None:
-        """Keep a beginning and an ending, if each stands for itself: size in the one, label in the other."""
-        if len(tail) > 16 or len(head) > 64:
+    def _remember(self, record: bytes, datum: Datum) -> None:
+        """What stands before the bytes and behind them says all, since nothing in the bytes is looked at."""
+        start, stop = datum.data
+        if stop <= start or start > 64 or len(record) - stop > 16:
             return
-        try:
-            first, last = _fields(head + b"\0", len(head) - 1), _fields(tail, 0)
-        except DataError:
-            return
-        del first, last
-        if head != self._head:
-            self._head, self._like = head, datum
+        if record[:start] != self._head or datum.data != self._span or len(self._tails) >= 4096:
+            self._head, self._span = record[:start], datum.data
             self._tails.clear()
-        if len(self._tails) < _TAILS:
-            self._tails[tail] = (datum.label, datum.encoded)
+        self._tails[record[stop:]] = datum
 
 
 def parse(record: bytes) -> Datum:
-    raise NotImplementedError
+    """Walk one record. As in protobuf, the last of several counts, and unknown fields are passed over."""
+    wire = Wire(record, "a record", DataError, "Datum")
+    floats = Values(wire, 4, "float_data")
+    numbers = {1: 0, 2: 0, 3: 0, 5: 0, 7: 0}
+    data = (0, 0)
+    for number, kind, at, end in wire.fields(0, len(record)):
+        if number == 4 and kind == BYTES:
+            data = (at, end)
+        elif number == 6:
+            floats.add(kind, at, end)
+        elif kind == VARINT and number in numbers:
+            numbers[number] = wire.int32(at, end) if number != 7 else wire.varint(at, end)[0]
+    bytes_win = data[1] > data[0] or not floats.count
+    return Datum(numbers[1], numbers[2], numbers[3], data, numbers[5], bool(numbers[7]), None if bytes_win else floats.joined()[0])
+
+
+def encode(array: Array, label: int = 0) -> bytes:
+    """A record as Caffe's tools write it: [C, H, W] of uint8 as bytes, of floats as float_data."""
+    if array.ndim != 3:
+        raise DataError(f"a record is channels x height x width, not an array of {array.ndim} axes")
+    if array.dtype == np.uint8:
+        return datum(array.shape, array.tobytes(), label)
+    values = np.ascontiguousarray(array, "<f4").reshape(-1)
+    tagged = np.empty((values.size, 5), np.uint8)  # one tag a value: proto2 does not pack
+    tagged[:, 0], tagged[:, 1:] = 6 << 3 | 5, values.view(np.uint8).reshape(-1, 4)
+    return _numbers(zip((1, 2, 3, 5), (*array.shape, label), strict=True)) + tagged.tobytes()
+
+
+def datum(shape: tuple[int, ...], data: bytes, label: int = 0, *, encoded: bool = False) -> bytes:
+    """A record of bytes: `shape` is channels, height, width; `encoded` says that they are a picture file (shape is then left out)."""
+    sizes = () if encoded else zip((1, 2, 3), shape, strict=True)
+    length = _varint(len(data))
+    return _numbers(sizes) + b"\x22" + length + data + _numbers([(5, label), (7, int(encoded))])
+
+
+def _numbers(fields: Iterable[tuple[int, int]]) -> bytes:
+    return b"".join(_varint(number << 3) + _varint(value & (1 << 64) - 1) for number, value in fields)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
