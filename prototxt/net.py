@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import NetError
-from .files import TEXT_LIMIT, read_file
 from .message import Message
 from .rules import State, included
-from .text import parse_text
+from .text import parse_text, read_text
 from .upgrade import upgrade
 
 
@@ -57,7 +56,7 @@ class Net:
 
 def read_net(path: str | Path, state: State | None = None) -> Net:
     """The net in a prototxt, for `state`."""
-    text = read_file(path, limit=TEXT_LIMIT).decode("utf-8", "surrogateescape")
+    text = read_text(path)
     return net_of(parse_text(text, "net", path), state, source=str(path), text=text, folder=Path(path).parent)
 
 

@@ -45,6 +45,7 @@ _TOKEN = re.compile(
     re.ASCII | re.VERBOSE | re.DOTALL,
 )
 _CLOSER = {"{": "}", "<": ">"}
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes that no prototxt has
 
 
 def parse(path: str | Path, kind: str = "net") -> Message:
@@ -52,10 +53,15 @@ def parse(path: str | Path, kind: str = "net") -> Message:
 
     CaffeTextError (place, line, caret) for anything that Caffe's reader refuses but fields that no schema knows: those are kept.
     """
+    return parse_text(read_text(path), kind, path)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a prototxt; bytes that are not UTF-8 become surrogates. CaffeTextError for a binary file."""
     data = read_file(path, limit=TEXT_LIMIT)
-    if b"\0" in data[:4096]:
+    if _BINARY.search(data[:4096]):
         raise CaffeTextError(path, 1, 1, "this is a binary file, not a prototxt; a .caffemodel goes where weights are asked for")
-    return parse_text(data.decode("utf-8", "surrogateescape"), kind, path)
+    return data.decode("utf-8", "surrogateescape")
 
 
 def parse_text(text: str, kind: str = "net", path: str | Path = "<text>") -> Message:

@@ -142,3 +142,29 @@ def test_files_that_are_no_nets(argument: str, says: str, decant: Decant, tmp_pa
     assert says in done.stderr
     assert len(done.stderr) < 1000
     assert "Traceback" not in done.stderr
+
+
+def test_preprocessing_goes_into_the_onnx(decant: Decant, tmp_path: Path) -> None:
+    """RGB of 0..255 through the ONNX file equals (BGR - mean) * scale through the net."""
+    import numpy as np
+    import onnxruntime
+
+    net = CORPUS / "nets/squeezenet-mini.prototxt"
+    done = decant(
+        "convert", net, "-w", net.with_suffix(".caffemodel"), "-o", "out", "--bake-preprocessing", "--mean", "104,117,123", "--scale", "0.5"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads((tmp_path / "out/squeezenet_mini.json").read_text())
+    assert facts["preprocessing"]["mean"] == [104, 117, 123]
+    assert facts["preprocessing"]["formula"] == "x = (pixel - [104.0, 117.0, 123.0]) * 0.5, channels B G R"
+    (blob, shape), (output, _) = next(iter(facts["inputs"].items())), next(iter(facts["outputs"].items()))
+    rgb = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    (got,) = onnxruntime.InferenceSession(tmp_path / "out/squeezenet_mini.onnx", providers=["CPUExecutionProvider"]).run([output], {blob: rgb})
+    import torch
+
+    import converters
+
+    prepared = (rgb[:, ::-1] - np.array([104, 117, 123], np.float32).reshape(1, 3, 1, 1)) * np.float32(0.5)
+    with torch.no_grad():
+        want = converters.load(net, weights=net.with_suffix(".caffemodel")).blobs({blob: torch.from_numpy(prepared)})[output].numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,183 @@
+"""LMDB, read-only: the values of a data.mdb in the order of their keys.
+
+Caffe's databases are read by position from the file, not through a mapping: a damaged page, a loop in the tree or a file that
+becomes shorter is an error of ours instead of a crash, memory stays flat over an epoch, no lock file is written, and the reader
+can be handed to worker processes.
+
+The file is a B+tree of pages: 0 and 1 are meta pages (the one of the later transaction counts), a branch page holds keys and page
+numbers, a leaf page keys and values; a value that does not fit stands in overflow pages of its own. Format: lmdb.h, mdb.c 0.9.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct, unpack_from
+from typing import NamedTuple, NoReturn
+
+from ..errors import DataError, FileProblem
+from ..files import check_file
+
+MAGIC, VERSION = 0xBEEFC0DE, 1
+_BRANCH, _LEAF, _META = 1, 2, 8  # page flags
+_BIG, _SUB = 1, 2 | 4  # node flags: the value is in overflow pages; it is a database of its own
+_DUPLICATES = 0x74  # database flags: the kinds of MDB_DUPSORT
+_HEAD = 16  # bytes of a page header
+_PAGE = Struct("<QHHHH")  # number, unused, flags, end of the pointers, start of the nodes
+_FILE = Struct("<II16xI4xH")  # magic, version, page size; the free list's flags
+_TREE = Struct("<HHQQQQQ")  # flags, depth, branch, leaf and overflow pages, entries, root
+_NODE = Struct("<HHHH")  # low and high half of a length, flags, key's length
+_NO_PAGE = 2**64 - 1
+
+
+class Meta(NamedTuple):
+    """What the newer of the two meta pages says."""
+
+    page_size: int
+    transaction: int
+    flags: int
+    depth: int
+    entries: int
+    root: int
+
+
+class Lmdb:
+    """The values of an LMDB by their position in the order of keys: `len(db)`, `db[5]` -> bytes. `path` is its folder, or data.mdb."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path / "data.mdb" if path.is_dir() else path
+        check_file(self.path)
+        self._open()
+        self._meta = self._newer_meta()
+        self._at, self._size = array("Q"), array("Q")  # of the values met so far
+        self._walk: Iterator[None] | None = self._leaves()
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._bytes = os.fstat(self._file).st_size
+        except OSError as exc:
+            raise FileProblem(f"{self.path}: cannot be read: {exc.strerror}") from exc
+
+    def __len__(self) -> int:
+        return self._meta.entries
+
+    def __getitem__(self, index: int) -> bytes:
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self._at):
+            self._reach(index)
+        at, size = self._at[index], self._size[index]
+        value = os.pread(self._file, size, at)
+        if len(value) != size:
+            self._damaged(f"record {index}: the file became shorter while it was read")
+        return value
+
+    def close(self) -> None:
+        """Close the file; the reader cannot be used any more."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self.close()
+
+    def __reduce__(self) -> tuple[type[Lmdb], tuple[Path]]:
+        return Lmdb, (self.path,)
+
+    # The tree
+
+    def _reach(self, index: int) -> None:
+        """Walk on until the place of value `index` is known."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self):,} records; there is no {index}")
+        while len(self._at) <= index and self._walk is not None:
+            if next(self._walk, self) is self:
+                self._walk = None
+        if len(self._at) <= index:
+            self._damaged(f"it says that it has {len(self):,} records, but the tree holds {len(self._at):,}")
+
+    def _newer_meta(self) -> Meta:
+        first = self._meta_at(0)
+        second = self._meta_at(first.page_size)
+        newer = max(first, second, key=lambda meta: meta.transaction)
+        if newer.flags & _DUPLICATES:
+            self._damaged("it has several values a key; Caffe's databases have one")
+        if newer.entries > self._bytes // 10:
+            self._damaged(f"{newer.entries:,} records cannot stand in {self._bytes:,} bytes")
+        return newer
+
+    def _meta_at(self, at: int) -> Meta:
+        page = self._read(at, 152)
+        flags = _PAGE.unpack_from(page)[2]
+        magic, version, page_size, _ = _FILE.unpack_from(page, _HEAD)
+        if magic != MAGIC or not flags & _META:
+            self._damaged("no LMDB: " + ("a big-endian one" if magic == 0xDEC0EFBE else "it does not begin as one"))
+        if version != VERSION:
+            self._damaged(f"LMDB data version {version}; Caffe and this reader know version {VERSION}")
+        if page_size not in (1 << n for n in range(8, 17)):
+            self._damaged(f"pages of {page_size:,} bytes do not exist")
+        main_flags, depth, _, _, _, entries, root = _TREE.unpack_from(page, _HEAD + 76)
+        (transaction,) = Struct("<Q").unpack_from(page, _HEAD + 128)
+        return Meta(page_size, transaction, main_flags, depth, entries, root)
+
+    def _leaves(self) -> Iterator[None]:
+        """Note the places of all values, leaf after leaf, in the order of keys."""
+        size = self._meta.page_size
+        left = self._bytes // size  # a tree has no more pages than the file, so that a loop ends
+        stack = [] if self._meta.root == _NO_PAGE else [(self._meta.root, 1)]
+        while stack:
+            number, depth = stack.pop()
+            left -= 1
+            if left < 0 or depth > 64:
+                self._damaged("its tree runs in a circle")
+            page = self._read(number * size, size)
+            _, _, flags, lower, _ = _PAGE.unpack_from(page)
+            if not _HEAD <= lower <= size or not flags & (_BRANCH | _LEAF):
+                self._damaged(f"page {number:,} is no page of a tree")
+            count = (lower - _HEAD) // 2
+            pointers = unpack_from(f"<{count}H", page, _HEAD)
+            if flags & _BRANCH:
+                stack.extend((self._child(page, at, number), depth + 1) for at in reversed(pointers))
+            else:
+                for at in pointers:
+                    self._leaf(page, at, number)
+                yield
+
+    def _child(self, page: bytes, at: int, number: int) -> int:
+        if at + _NODE.size > len(page):
+            self._damaged(f"page {number:,}: a node behind its end")
+        low, high, top, _ = _NODE.unpack_from(page, at)
+        return int(low | high << 16 | top << 32)
+
+    def _leaf(self, page: bytes, at: int, number: int) -> None:
+        size = len(page)
+        if at + _NODE.size > size:
+            self._damaged(f"page {number:,}: a node behind its end")
+        low, high, flags, key = _NODE.unpack_from(page, at)
+        length, value = low | high << 16, at + _NODE.size + key
+        if flags & _SUB:
+            self._damaged("it holds named databases or several values a key; Caffe's have neither")
+        if flags & _BIG and value + 8 <= size:
+            start = int.from_bytes(page[value : value + 8], "little") * size + _HEAD
+        else:
+            start = number * size + value
+            if flags & _BIG or value + length > size:
+                self._damaged(f"page {number:,}: a value runs over its end")
+        if start + length > self._bytes:
+            self._damaged(f"a value of {length:,} bytes at byte {start:,} of {self._bytes:,}; the file is cut off")
+        self._at.append(start)
+        self._size.append(length)
+
+    def _read(self, at: int, size: int) -> bytes:
+        page = os.pread(self._file, size, at) if at + size <= self._bytes else b""
+        if len(page) != size:
+            self._damaged(f"bytes {at:,} to {at + size:,} are behind its end ({self._bytes:,})")
+        return page
+
+    def _damaged(self, problem: str) -> NoReturn:
+        raise DataError(f"{self.path}: {problem}")
