@@ -21,6 +21,7 @@ from .compare.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, Tor
 from .net import CaffeNet
 from .preprocessing import Preprocessing
 from .samples import sample_inputs
+from .to_onnx import output_names
 
 ONNX_LIMIT = 1e-4  # relative; what float32 in another order of sums leaves in the deepest public nets is some 1e-6
 CAFFE_LIMIT = 1e-4
@@ -139,9 +140,10 @@ def against_onnx(net: CaffeNet, path: Path, prepared: Preprocessing | None = Non
         feed[first] = np.asarray(images, np.float32)
         inner[first] = prepared.module()(torch.from_numpy(feed[first])).numpy()
     want = TorchRunner(net.module, net.graph.inputs, net.graph.outputs)(inner)
+    names = output_names(net.graph)
     runners: list[tuple[str, Callable[[], Runner]]] = [
-        ("module vs ONNX Runtime", lambda: OnnxRuntimeRunner(path)),
-        ("module vs OpenCV reading the ONNX", lambda: OpenCVRunner(path, net.graph.outputs)),
+        ("module vs ONNX Runtime", lambda: OnnxRuntimeRunner(path, names)),
+        ("module vs OpenCV reading the ONNX", lambda: OpenCVRunner(path, names)),
     ]
     found = []
     for name, make in runners:

@@ -59,6 +59,8 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
     refused = [f"  {step.place}: layer {step.name!r} ({step.type}): {step.rule.onnx}" for step in graph.steps if step.rule.onnx]
     if refused:
         raise NetError("ONNX cannot express this net:\n" + "\n".join(refused))
+    if not graph.outputs:
+        raise NetError("the net has no output, so there is nothing to export")
     training = net.module.training
     net.module.eval()
     with_ceil: dict[str, nn.Module] = {}
@@ -69,7 +71,7 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
             program, dynamic = _exported(graph, wrapped)
             _rename(program.model, graph)
             program.optimize()
-            _restore_outputs(program.model, graph)
+            _restore_names(program.model, graph)
             _write(program.model, Path(path))
     finally:
         for key, module in with_ceil.items():
@@ -115,7 +117,7 @@ def _program(exported: Any, graph: Graph) -> Any:
     return torch.onnx.export(
         exported,
         input_names=list(graph.inputs),
-        output_names=list(graph.outputs),
+        output_names=list(output_names(graph).values()),
         dynamo=True,
         verbose=False,
         optimize=False,
@@ -170,11 +172,26 @@ def _name_batch(value: Any) -> None:
         value.shape = onnx_ir.Shape([onnx_ir.SymbolicDim("batch"), *list(value.shape)[1:]])
 
 
-def _restore_outputs(model: Any, graph: Graph) -> None:
-    """The outputs have the blobs' names, whatever the optimizer has joined."""
-    for value, name in zip(model.graph.outputs, graph.outputs, strict=True):
-        if value.name != name:
-            value.name = name
+def output_names(graph: Graph) -> dict[str, str]:
+    """{blob: name of the ONNX output}: the blob's own, but for one that is an input too, written in place: `data@1`."""
+    return {blob: f"{blob}@{graph.last[blob].version}" if blob in graph.inputs else blob for blob in graph.outputs}
+
+
+def _restore_names(model: Any, graph: Graph) -> None:
+    """Inputs and outputs have the blobs' names, whatever the optimizer has joined; one that is an input, or another output, gets an Identity."""
+    import onnx_ir
+
+    taken: set[int] = set()
+    for value, name in zip(model.graph.inputs, graph.inputs, strict=True):
+        value.name = name
+    for i, (value, name) in enumerate(zip(list(model.graph.outputs), output_names(graph).values(), strict=True)):
+        if _is_input(value) or id(value) in taken:
+            node = onnx_ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            model.graph.append(node)
+            model.graph.outputs[i] = node.outputs[0]
+        model.graph.outputs[i].name = name
+        taken.add(id(model.graph.outputs[i]))
 
 
 def _write(model: Any, path: Path) -> None:

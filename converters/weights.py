@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from prototxt import WeightsError
 from prototxt.files import atomic_path, check_file
-from prototxt.weights import Blob, LayerBlobs, Weights, fits, read_into, read_weights
+from prototxt.weights import LayerBlobs, Weights, fits, read_into, read_weights
+from prototxt.wire import Blob
 from prototxt.write_weights import write_caffemodel
 
 from .fillers import fill_

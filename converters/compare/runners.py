@@ -50,11 +50,13 @@ class OnnxRuntimeRunner:
 
     name = "ONNX Runtime"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Mapping[str, str] | None = None) -> None:
+        """`names` are {blob: name in the file}, where they differ."""
         try:
             import onnxruntime
         except ImportError as exc:
             raise Unavailable(f"ONNX Runtime is not installed: {exc}") from exc
+        self.names = names or {}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
@@ -65,12 +67,13 @@ class OnnxRuntimeRunner:
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by blob name."""
         names = [output.name for output in self.session.get_outputs()]
+        blobs = {name: blob for blob, name in self.names.items()}
         wanted = {i.name for i in self.session.get_inputs()}
         try:
             made = self.session.run(names, {name: value for name, value in feed.items() if name in wanted})
         except Exception as exc:
             raise Unavailable(f"ONNX Runtime does not run it: {_first_line(exc)}") from exc
-        return dict(zip(names, made, strict=True))
+        return {blobs.get(name, name): value for name, value in zip(names, made, strict=True)}
 
 
 class OpenCVRunner:
@@ -78,12 +81,13 @@ class OpenCVRunner:
 
     name = "OpenCV"
 
-    def __init__(self, path: Path, outputs: Sequence[str]) -> None:
+    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
+        """`names` are {blob: name in the file} of the outputs."""
         try:
             import cv2
         except ImportError as exc:
             raise Unavailable(f"OpenCV is not installed: {exc}") from exc
-        self.outputs = tuple(outputs)
+        self.names = dict(names)
         try:
             self.net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as exc:
@@ -96,10 +100,10 @@ class OpenCVRunner:
         try:
             for name, value in feed.items():
                 self.net.setInput(value, name)
-            made = self.net.forward(list(self.outputs))
+            made = self.net.forward(list(self.names.values()))
         except cv2.error as exc:
             raise Unavailable(f"OpenCV {cv2.__version__} does not run it: {_first_line(exc)}") from exc
-        return dict(zip(self.outputs, made, strict=True))
+        return dict(zip(self.names, made, strict=True))
 
 
 def _first_line(exc: Exception) -> str:
