@@ -48,7 +48,7 @@ def inspect(
 ) -> None:
     """Layers, shapes, parameters, multiply-adds; with weights, how they fit. Imports no torch."""
     from converters import summary
-    from converters.resolve import refuse_empty, resolve
+    from converters.resolution import refuse_empty, resolve
 
     graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
     refuse_empty(graph, net)

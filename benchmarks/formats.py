@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from measure import ROOT, in_process, medians, report
 
 import prototxt
-from converters.resolve import resolve
+from converters.resolution import resolve
 from prototxt.schema import caffe_pb2
 from prototxt.write_weights import write_caffemodel
 

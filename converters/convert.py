@@ -17,7 +17,7 @@ from prototxt.rules import State
 from . import graph as graphs
 from .graph import Graph
 from .preprocessing import Preprocessing, declared
-from .resolve import refuse_empty
+from .resolution import refuse_empty
 
 _GENERIC = {"deploy", "train_val", "train", "test", "net", "model", "trainval"}
 
@@ -67,15 +67,17 @@ def convert(
     with stage("loading PyTorch"):
         import torch
 
-        from . import proof, to_onnx, to_source
+        from . import proof
         from .net import build
+        from .onnx_export import to_onnx
+        from .source import to_source
     with stage("building the module"):
         torch.manual_seed(options.seed)
         net = build(graph)
         copied = net.load(weights) if weights else None
     with stage("writing source and weights"):
         python, tensors = folder / f"{name}.py", folder / f"{name}.safetensors"
-        write_file(python, to_source.to_source(net))
+        write_file(python, to_source(net))
         net.save(tensors)
         facts = folder / f"{name}.json"
         write_file(facts, json.dumps(_facts(graph, prepared), indent=1) + "\n")
@@ -86,7 +88,7 @@ def convert(
     if options.onnx:
         target = folder / f"{name}.onnx"
         with stage("exporting to ONNX"):
-            written = to_onnx.to_onnx(net, target, prepared if options.bake_preprocessing else None)
+            written = to_onnx(net, target, prepared if options.bake_preprocessing else None)
         files.append(target)
         if not written.dynamic_batch:
             notes.append("the ONNX file has a fixed batch size: a layer of the net bakes it in")

@@ -13,7 +13,7 @@ from prototxt import Message, NetError
 
 from . import weights as files
 from .graph import Graph, Value
-from .resolve import resolve
+from .resolution import resolve
 from .to_torch import BlobRecorder, Built, to_torch
 
 

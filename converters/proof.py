@@ -16,12 +16,12 @@ import numpy as np
 from prototxt import DecantError, WeightsError
 from prototxt.files import check_file
 
-from .compare.errors import blob_error
-from .compare.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
+from .comparison.errors import blob_error
+from .comparison.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
 from .net import CaffeNet
+from .onnx_export import output_names
 from .preprocessing import Preprocessing
 from .samples import sample_inputs
-from .to_onnx import output_names
 
 ONNX_LIMIT = 1e-4  # relative; what float32 in another order of sums leaves in the deepest public nets is some 1e-6
 CAFFE_LIMIT = 1e-4

@@ -53,7 +53,7 @@ def test_layer_files_stand_alone() -> None:
 
 def test_rules_and_formats_need_no_torch() -> None:
     code = (
-        "import sys, prototxt, prototxt.net, prototxt.weights, converters, converters.resolve, converters.summary, converters.registry;"
+        "import sys, prototxt, prototxt.net, prototxt.weights, converters, converters.resolution, converters.summary, converters.registry;"
         "converters.registry.rules(); heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'matplotlib'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -111,3 +111,12 @@ def test_generated_schema_is_current() -> None:
 def test_checks(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_submodule_hides_a_public_function() -> None:
+    """`converters.x` must be the function, also after the import of a submodule."""
+    import converters
+
+    for name in converters.__all__:
+        assert importlib.util.find_spec(f"converters.{name}") is None, f"converters/{name}.py would hide converters.{name}"
+        assert callable(getattr(converters, name))

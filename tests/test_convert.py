@@ -17,10 +17,10 @@ from torch import nn
 
 import converters
 from converters.names import identifiers
+from converters.onnx_export import to_onnx
 from converters.proof import import_source
 from converters.samples import sample_inputs
-from converters.to_onnx import to_onnx
-from converters.to_source import to_source
+from converters.source import to_source
 from prototxt import DecantError
 from prototxt.message import new
 
@@ -83,7 +83,7 @@ def test_exports_and_compiles(stem: str) -> None:
 
 @pytest.mark.parametrize("stem", WHOLE)
 def test_onnx_takes_another_batch(stem: str, tmp_path: Path) -> None:
-    from converters.compare.runners import OnnxRuntimeRunner
+    from converters.comparison.runners import OnnxRuntimeRunner
 
     net = load(stem)
     written = to_onnx(net, tmp_path / "net.onnx")

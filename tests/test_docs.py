@@ -80,7 +80,7 @@ def test_a_plugin_from_the_page_works(folder: Path) -> None:
         'net = converters.load(parse_text(\'input: "x" input_shape { dim: 2 dim: 3 } layer { type: "Square" bottom: "x" top: "y" }\'))\n'
         "x = torch.randn(2, 3)\n"
         "assert net(x).equal(x * x)\n"
-        "from converters.to_source import to_source\n"
+        "from converters.source import to_source\n"
         "assert 'class Square' in to_source(net)\n"
     )
     (folder / "plugin.py").write_text(text)

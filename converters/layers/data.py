@@ -45,12 +45,12 @@ def window_data(layer: Layer, shapes: tuple[Shape, ...]) -> Inputs:
 
 @layer("MemoryData", bottoms=0, tops=2)
 def memory_data(layer: Layer, shapes: tuple[Shape, ...]) -> Inputs:
-    """Arrays handed over by the program: [batch, C, H, W] and labels [batch, 1, 1, 1]."""
+    """Arrays handed over by the program: [batch, C, H, W] and labels [batch]."""
     p = layer.spec.memory_data_param
     shape = (p.batch_size, p.channels, p.height, p.width)
     if min(shape) < 1:
         raise NetError(f"batch_size, channels, height and width must be above 0, not {list(shape)}")
-    return Inputs((shape, (p.batch_size, 1, 1, 1)))
+    return Inputs((shape, (p.batch_size,)))
 
 
 @layer("HDF5Data", bottoms=0, tops=(1, None))
