@@ -83,6 +83,7 @@ class _Reader:
     # The fast half ----------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> Message:
+        """The whole text as one message. One loop without calls on the usual way: this is what reading costs."""
         text, step = self.text, _STEP.match
         root = message = Message(kind(name), at=0)
         fields, values = message.kind.fields, message.values
@@ -95,8 +96,7 @@ class _Reader:
                 pos, opened = self._careful(pos, message)
                 if opened is None:
                     continue
-                stack.append((message, opened[1]))
-                message = opened[0]
+                message = self._open(stack, message, *opened)
             elif m.lastindex == 5:  # a closing
                 if not stack:
                     self._fail(pos, f"{text[pos]!r} closes nothing; no message is open here")
@@ -108,12 +108,11 @@ class _Reader:
                 name, at = m[1], pos
                 pos = m.end()
                 field = fields.get(name)
-                if field is None:
-                    self._keep(message, name, at, self._unknown(m, at, stack))
-                elif m.lastindex == _OPEN:
-                    if field.type != "message":
-                        self._fail(m.start(4), f"{name!r} expects {_expected(field)}, found {m[4]!r}")
-                    self._add(message, field, Message(kind(field.message), at=at), at)
+                if m.lastindex == _OPEN:
+                    opened_here = self._inner(field, at, m.start(4))
+                    self._keep(message, name, at, opened_here) if field is None else self._add(message, field, opened_here, at)
+                elif field is None:
+                    self._keep(message, name, at, _string([m[3]]) if m.lastindex == _STRING else self._guess(m[2], at))
                 else:
                     group = m.lastindex or 0
                     key = (field, m[group])
@@ -128,22 +127,23 @@ class _Reader:
                         values[name] = value
                 if m.lastindex != _OPEN:
                     continue
-                if len(stack) >= DEPTH_LIMIT:
-                    self._fail(at, f"messages nest more than {DEPTH_LIMIT} deep")
-                stack.append((message, _CLOSER[m[4]]))
-                message = message.unknown[name][-1] if field is None else message.values[name]
-                if isinstance(message, list):
-                    message = message[-1]
+                message = self._open(stack, message, opened_here, _CLOSER[m[4]])
             fields, values = message.kind.fields, message.values
         if stack:
             self._fail(end, f"the file ends inside {stack[-1][0].kind.name or 'a message'}: expected {stack[-1][1]!r}; opened", message.at)
         return root
 
-    def _unknown(self, m: re.Match[str], at: int, stack: list[tuple[Message, str]]) -> Any:
-        if m.lastindex == _OPEN:
-            return Message(UNKNOWN, at=at)
-        token = m[m.lastindex or 0]
-        return _string([token]) if m.lastindex == _STRING else self._guess(token, at)
+    def _inner(self, field: Field | None, at: int, brace: int) -> Message:
+        """The message that a field opens."""
+        if field is not None and field.type != "message":
+            self._fail(brace, f"{field.name!r} expects {_expected(field)}, found {self.text[brace]!r}")
+        return Message(kind(field.message) if field else UNKNOWN, at=at)
+
+    def _open(self, stack: list[tuple[Message, str]], outer: Message, inner: Message, closer: str) -> Message:
+        if len(stack) >= DEPTH_LIMIT:
+            self._fail(inner.at, f"messages nest more than {DEPTH_LIMIT} deep")
+        stack.append((outer, closer))
+        return inner
 
     # The careful half: one field, token by token ----------------------------------------------------------------------
 
@@ -161,9 +161,7 @@ class _Reader:
         if token == "[":
             pos = self._list(after, message, field, name, at)
         elif token in _CLOSER and what == "sign":
-            if field is not None and field.type != "message":
-                self._fail(pos, f"{name!r} expects {_expected(field)}, found {token!r}")
-            inner = Message(kind(field.message) if field else UNKNOWN, at=at)
+            inner = self._inner(field, at, pos)
             self._keep(message, name, at, inner) if field is None else self._add(message, field, inner, at)
             return after, (inner, _CLOSER[token])
         elif not colon:
@@ -196,9 +194,7 @@ class _Reader:
 
     def _nested(self, pos: int, after: int, opener: str, field: Field | None) -> tuple[Message, int]:
         """A message inside a list, with all that is in it."""
-        inner = Message(kind(field.message) if field and field.message else UNKNOWN, at=pos)
-        if field is not None and field.type != "message":
-            self._fail(pos, f"{field.name!r} expects {_expected(field)}, found {opener!r}")
+        inner = self._inner(field, pos, pos)
         stack = [(inner, _CLOSER[opener])]
         pos = after
         while stack:
@@ -319,6 +315,7 @@ def position(text: str, at: int) -> tuple[int, int]:
 
 def text_error(path: str | Path, text: str, at: int, problem: str) -> CaffeTextError:
     """The error for a place in a text: with its line, cut to a window where it is long, and a caret under the place."""
+    problem = problem if len(problem) <= 400 else problem[:400] + "..."
     line, column = position(text, at)
     start = at - column + 1
     stop = text.find("\n", at)

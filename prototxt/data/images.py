@@ -6,7 +6,6 @@ OpenCV allocates what a header says before it looks at the rest, so headers are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ PIXELS, PIXELS_PER_BYTE = 1 << 26, 1 << 10
 LIMIT = 1 << 30  # bytes of a picture file
 
 
-def decode(data: bytes | Array, *, color: bool | None = True) -> Array:
+def decode(data: bytes, *, color: bool | None = True) -> Array:
     """The picture in `data`, uint8 [C, H, W]: three channels, one (`color=False`), or as many as it has (None)."""
     import cv2
 
-    _check_header(bytes(data[: 1 << 16]), len(data))
+    _check_header(data)
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
@@ -61,11 +60,11 @@ def read_image(path: str | Path, *, color: bool = True, size: tuple[int, int] | 
         raise DataError(f"{path}: {exc}") from exc
 
 
-def _check_header(head: bytes, size: int) -> None:
+def _check_header(data: bytes) -> None:
     """DataError where a header announces more pixels than the file may unfold to."""
-    found = _announced(head)
-    if found is not None and found[0] * found[1] > max(PIXELS, PIXELS_PER_BYTE * size):
-        raise DataError(f"a picture that says it has {found[0]:,} x {found[1]:,} pixels in {size:,} bytes; refused, since it would fill the memory")
+    width, height = _announced(data) or (0, 0)
+    if width * height > max(PIXELS, PIXELS_PER_BYTE * len(data)):
+        raise DataError(f"a picture that says it has {width:,} x {height:,} pixels in {len(data):,} bytes; it would fill the memory")
 
 
 def _announced(head: bytes) -> tuple[int, int] | None:
@@ -81,18 +80,21 @@ def _announced(head: bytes) -> tuple[int, int] | None:
     return _jpeg(head) if head.startswith(b"\xff\xd8") else None
 
 
-def _jpeg(head: bytes) -> tuple[int, int] | None:
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    """Width and height in the frame header, to which the lengths of the segments lead."""
     at = 2
-    while at + 9 <= len(head):
-        if head[at] != 0xFF:
+    while 0 <= at <= len(data) - 9:
+        marker = data[at + 1]
+        if data[at] != 0xFF:
+            at = data.find(b"\xff", at)
+        elif marker == 0xFF:
             at += 1
-            continue
-        marker = head[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return _big(head[at + 7 : at + 9]), _big(head[at + 5 : at + 7])
-        at += 1 if marker == 0xFF else 2 if marker == 0 or 0xD0 <= marker <= 0xD9 else 2 + max(2, _big(head[at + 2 : at + 4]))
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return _big(data[at + 7 : at + 9]), _big(data[at + 5 : at + 7])
+        else:
+            at += 2 if marker == 0 or 0xD0 <= marker <= 0xD9 else 2 + max(2, _big(data[at + 2 : at + 4]))
     return None
 
 
-def _big(data: Sequence[int] | bytes) -> int:
-    return int.from_bytes(bytes(data), "big")
+def _big(data: bytes) -> int:
+    return int.from_bytes(data, "big")

@@ -78,8 +78,6 @@ def transform_of(layer: Layer, paths: Paths, *, crops: bool = True) -> Transform
         raise DataError(f"transform_param.{foreign[0]} is a fork's; BVLC Caffe, which is followed here, has no such field")
     if param.has("mean_file") and param.mean_value:
         raise DataError("transform_param has mean_file and mean_value; write one of the two")
-    if param.force_color and param.force_gray:
-        raise DataError("transform_param has force_color and force_gray; write one of the two")
     return Transform(
         np.float32(param.scale),
         param.crop_size if crops else 0,
