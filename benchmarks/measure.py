@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that `python benchmarks/x.py` finds the packages of the checkout
 
 
 def medians(contenders: dict[str, Callable[[], object]], rounds: int = 7, *, wall: bool = False) -> dict[str, float]:

@@ -110,7 +110,11 @@ def _exported(graph: Graph, wrapped: nn.Module) -> tuple[Any, bool]:
         except Exception as exc:  # a net that needs its own batch size: torch says so in many ways
             logging.getLogger(__name__).debug("no free batch axis: %s", exc)
     inputs = tuple(sample_inputs(graph).values())
-    return _program(torch.export.export(wrapped, inputs, strict=False), graph), False
+    try:
+        return _program(torch.export.export(wrapped, inputs, strict=False), graph), False
+    except Exception as exc:
+        reason = next((line.strip() for line in str(exc.__cause__ or exc).splitlines() if line.strip()), type(exc).__name__)
+        raise NetError(f"torch's exporter cannot express this net: {reason[:300]}") from exc
 
 
 def _program(exported: Any, graph: Graph) -> Any:

@@ -45,33 +45,54 @@ class Datum(NamedTuple):
 
 
 class DatumReader:
-    """Reads records, one after the other; remembers how the last ones began and ended."""
+    """Reads records, one after the other; remembers how the last ones of bytes began and ended.
 
-    __slots__ = ("_head", "_span", "_tails")
+    What stands before the bytes and behind them says all, since nothing in the bytes is looked at.
+    """
 
     def __init__(self) -> None:
-        self._head, self._span = b"", (0, -1)
+        self._head = b""
+        self.like: Datum | None = None  # the size and the span of the bytes of all that are remembered
         self._tails: dict[bytes, Datum] = {}
 
     def read(self, record: bytes) -> Datum:
         """The record's Datum. DataError if its bytes are none."""
-        stop = self._span[1]
-        if 0 <= len(record) - stop <= 16 and record.startswith(self._head):
-            known = self._tails.get(record[stop:])
+        if self.like is not None and record.startswith(self._head):
+            stop = self.like.data[1]
+            known = self._tails.get(record[stop : stop + 17]) if len(record) >= stop else None
             if known is not None:
                 return known
         datum = parse(record)
         self._remember(record, datum)
         return datum
 
+    def read_run(self, data: bytes, starts: list[int], sizes: list[int]) -> list[int]:
+        """Labels of the records in `data` that are raw bytes and laid out like the last one read, up to the first that is not."""
+        labels: list[int] = []
+        if self.like is None:
+            return labels
+        head, tails, like = self._head, self._tails, self.like
+        begin, stop = like.data
+        for start, size in zip(starts, sizes, strict=True):
+            if size < stop or data[start : start + begin] != head:
+                break
+            known = tails.get(data[start + stop : start + size])
+            if known is None:
+                known = self.read(data[start : start + size])
+                if self.like is not like:
+                    break
+            if known.encoded or known.data != like.data:
+                break
+            labels.append(known.label)
+        return labels
+
     def _remember(self, record: bytes, datum: Datum) -> None:
-        """What stands before the bytes and behind them says all, since nothing in the bytes is looked at."""
         start, stop = datum.data
         if stop <= start or start > 64 or len(record) - stop > 16:
             return
-        if record[:start] != self._head or datum.data != self._span or len(self._tails) >= 4096:
-            self._head, self._span = record[:start], datum.data
-            self._tails.clear()
+        like, head = self.like, record[:start]
+        if like is None or head != self._head or datum[:4] != like[:4] or len(self._tails) >= 4096:
+            self.like, self._head, self._tails = datum, head, {}
         self._tails[record[stop:]] = datum
 
 

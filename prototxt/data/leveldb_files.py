@@ -154,7 +154,7 @@ class Cursor:
         """Bytes behind the cursor."""
         return self.log.lengths[self.record] - self.at
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         """The next bytes."""
         data = self.log.read(self.record, self.at, count)
         self.at += count
@@ -179,4 +179,4 @@ class Cursor:
 
     def string(self) -> bytes:
         """The next bytes, behind their length."""
-        return self.bytes(self.varint())
+        return self.take(self.varint())

@@ -65,6 +65,14 @@ class LevelDb:
             return self._logs[place.file].read(place.at, place.start, place.length)
         return self._block(place.file, place.at, place.block)[place.start : place.start + place.length]
 
+    def has(self, index: int) -> bool:
+        """Whether there is a value `index`: walks no further than to it."""
+        return index >= 0 and self._reach(index)
+
+    def run(self, first: int, count: int) -> tuple[bytes, list[int], list[int]] | None:
+        """Values side by side, as an LMDB has them; a LevelDB has not."""
+        return None
+
     def close(self) -> None:
         """Close its files."""
         self._files.close()
@@ -149,9 +157,9 @@ class LevelDb:
         log = self._logs[number]
         for record in range(len(log)):
             batch = Cursor(log, record)
-            sequence = int.from_bytes(batch.bytes(8), "little")
-            for i in range(int.from_bytes(batch.bytes(4), "little")):
-                kind = batch.bytes(1)[0]
+            sequence = int.from_bytes(batch.take(8), "little")
+            for i in range(int.from_bytes(batch.take(4), "little")):
+                kind = batch.take(1)[0]
                 if kind > 1:
                     self._damaged(f"log {number}: an entry of kind {kind}")
                 key = batch.string()

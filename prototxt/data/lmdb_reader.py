@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
+from operator import add
 from pathlib import Path
-from struct import Struct, unpack_from
+from struct import Struct, error, unpack_from
 from typing import NamedTuple, NoReturn
 
 from ..errors import DataError, FileProblem
@@ -22,13 +23,14 @@ from ..files import check_file
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
 _BRANCH, _LEAF, _META = 1, 2, 8  # page flags
-_BIG, _SUB = 1, 2 | 4  # node flags: the value is in overflow pages; it is a database of its own
+_BIG = 1  # node flag: the value is in overflow pages
 _DUPLICATES = 0x74  # database flags: the kinds of MDB_DUPSORT
 _HEAD = 16  # bytes of a page header
 _PAGE = Struct("<QHHHH")  # number, unused, flags, end of the pointers, start of the nodes
 _FILE = Struct("<II16xI4xH")  # magic, version, page size; the free list's flags
 _TREE = Struct("<HHQQQQQ")  # flags, depth, branch, leaf and overflow pages, entries, root
 _NODE = Struct("<HHHH")  # low and high half of a length, flags, key's length
+_NUMBER = Struct("<Q")
 _NO_PAGE = 2**64 - 1
 
 
@@ -76,6 +78,19 @@ class Lmdb:
             self._damaged(f"record {index}: the file became shorter while it was read")
         return value
 
+    def has(self, index: int) -> bool:
+        """Whether there is a value `index`."""
+        return 0 <= index < len(self)
+
+    def run(self, first: int, count: int) -> tuple[bytes, list[int], list[int]] | None:
+        """Values first, first + 1, ... by one read: bytes that hold them, where they start there, their sizes; None where they stand far apart."""
+        self._reach(first + count - 1)
+        starts, sizes = self._at[first : first + count].tolist(), self._size[first : first + count].tolist()
+        begin, end = min(starts), max(map(add, starts, sizes))
+        if end - begin > 2 * sum(sizes) + (self._meta.page_size << 1):
+            return None
+        return self._read(begin, end - begin), [start - begin for start in starts], sizes
+
     def close(self) -> None:
         """Close the file; the reader cannot be used any more."""
         if self._file >= 0:
@@ -122,7 +137,7 @@ class Lmdb:
         if page_size not in (1 << n for n in range(8, 17)):
             self._damaged(f"pages of {page_size:,} bytes do not exist")
         main_flags, depth, _, _, _, entries, root = _TREE.unpack_from(page, _HEAD + 76)
-        (transaction,) = Struct("<Q").unpack_from(page, _HEAD + 128)
+        (transaction,) = _NUMBER.unpack_from(page, _HEAD + 128)
         return Meta(page_size, transaction, main_flags, depth, entries, root)
 
     def _leaves(self) -> Iterator[None]:
@@ -139,39 +154,41 @@ class Lmdb:
             _, _, flags, lower, _ = _PAGE.unpack_from(page)
             if not _HEAD <= lower <= size or not flags & (_BRANCH | _LEAF):
                 self._damaged(f"page {number:,} is no page of a tree")
-            count = (lower - _HEAD) // 2
-            pointers = unpack_from(f"<{count}H", page, _HEAD)
-            if flags & _BRANCH:
-                stack.extend((self._child(page, at, number), depth + 1) for at in reversed(pointers))
-            else:
-                for at in pointers:
-                    self._leaf(page, at, number)
+            pointers = unpack_from(f"<{(lower - _HEAD) // 2}H", page, _HEAD)
+            try:
+                if flags & _BRANCH:
+                    stack.extend((self._child(page, at), depth + 1) for at in reversed(pointers))
+                else:
+                    self._leaf(page, number, pointers)
+            except error:
+                self._damaged(f"page {number:,}: a node that runs over its end")
+            if flags & _LEAF:
                 yield
 
-    def _child(self, page: bytes, at: int, number: int) -> int:
-        if at + _NODE.size > len(page):
-            self._damaged(f"page {number:,}: a node behind its end")
+    def _child(self, page: bytes, at: int) -> int:
         low, high, top, _ = _NODE.unpack_from(page, at)
         return int(low | high << 16 | top << 32)
 
-    def _leaf(self, page: bytes, at: int, number: int) -> None:
-        size = len(page)
-        if at + _NODE.size > size:
-            self._damaged(f"page {number:,}: a node behind its end")
-        low, high, flags, key = _NODE.unpack_from(page, at)
-        length, value = low | high << 16, at + _NODE.size + key
-        if flags & _SUB:
-            self._damaged("it holds named databases or several values a key; Caffe's have neither")
-        if flags & _BIG and value + 8 <= size:
-            start = int.from_bytes(page[value : value + 8], "little") * size + _HEAD
-        else:
-            start = number * size + value
-            if flags & _BIG or value + length > size:
-                self._damaged(f"page {number:,}: a value runs over its end")
-        if start + length > self._bytes:
-            self._damaged(f"a value of {length:,} bytes at byte {start:,} of {self._bytes:,}; the file is cut off")
-        self._at.append(start)
-        self._size.append(length)
+    def _leaf(self, page: bytes, number: int, pointers: tuple[int, ...]) -> None:
+        """Note the places of the values of a leaf page."""
+        node, overflow, add_at, add_size = _NODE.unpack_from, _NUMBER.unpack_from, self._at.append, self._size.append
+        size, total = len(page), self._bytes
+        base = number * size
+        for at in pointers:
+            low, high, flags, key = node(page, at)
+            length, value = low | high << 16, at + _NODE.size + key
+            if flags == _BIG:
+                start = overflow(page, value)[0] * size + _HEAD
+            elif flags:
+                self._damaged("it holds named databases or several values a key; Caffe's have neither")
+            else:
+                start = base + value
+                if value + length > size:
+                    self._damaged(f"page {number:,}: a node that runs over its end")
+            if start + length > total:
+                self._damaged(f"a value of {length:,} bytes at byte {start:,} of {total:,}; the file is cut off")
+            add_at(start)
+            add_size(length)
 
     def _read(self, at: int, size: int) -> bytes:
         page = os.pread(self._file, size, at) if at + size <= self._bytes else b""

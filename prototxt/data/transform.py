@@ -24,7 +24,7 @@ Size = tuple[int, int, int]  # channels, height, width
 class Transform:
     """What a layer does to each picture. `mean` is [C, H, W] of a mean file, `values` one mean a channel or one for all."""
 
-    scale: np.float32 = np.float32(1)
+    scale: float = 1.0
     crop: int = 0
     mirror: bool = False
     train: bool = False
@@ -67,7 +67,7 @@ class Transform:
         if mean is not None:
             np.subtract(out, mean, out=out)
         if self.scale != 1:
-            np.multiply(out, self.scale, out=out)
+            np.multiply(out, np.float32(self.scale), out=out)
 
 
 def transform_of(layer: Layer, paths: Paths, *, crops: bool = True) -> Transform:
@@ -79,7 +79,7 @@ def transform_of(layer: Layer, paths: Paths, *, crops: bool = True) -> Transform
     if param.has("mean_file") and param.mean_value:
         raise DataError("transform_param has mean_file and mean_value; write one of the two")
     return Transform(
-        np.float32(param.scale),
+        param.scale,
         param.crop_size if crops else 0,
         param.mirror,
         layer.phase == "TRAIN",
