@@ -56,7 +56,7 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
     NetError names the layers that ONNX cannot express.
     """
     graph: Graph = net.graph
-    refused = [f"  {step.place}: layer {step.name!r} ({step.type}): {step.rule.onnx}" for step in graph.steps if step.rule.onnx]
+    refused = [f"  {step.place}: layer {step.name!r} ({step.type}): {why}" for step in graph.steps if (why := step.rule.onnx or step.recipe.onnx)]
     if refused:
         raise NetError("ONNX cannot express this net:\n" + "\n".join(refused))
     if not graph.outputs:

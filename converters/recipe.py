@@ -35,8 +35,8 @@ class Recipe:
     """`module` is "nn.Conv2d", or "pooling.MaxPool" for a class of converters/modules, or a class of a plug-in.
 
     `tops` are the shapes of the outputs. `macs` are multiply-adds of one pass. `reads` are the bottoms that the module takes
-    (None: all, in order). `constants` are values for buffers that no file of weights holds. `exact` is empty, or says how
-    the module differs from Caffe.
+    (None: all, in order). `constants` are values for buffers that no file of weights holds. `onnx` is empty, or says why ONNX
+    cannot express the module with these arguments.
     """
 
     module: str | type[nn.Module]
@@ -46,6 +46,7 @@ class Recipe:
     macs: int = 0
     reads: tuple[int, ...] | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
+    onnx: str = ""
 
     def build(self) -> nn.Module:
         """The module, its parameters not yet filled."""

@@ -94,9 +94,9 @@ class Records:
         like = self._reader.like
         if like is None or like[:3] != size or like.data[1] - like.data[0] < prod(size):
             return 0
-        stop, most = at + 1, min(len(indices), at + max(1, GROUP // prod(size)))
-        while stop < most and indices[stop] == indices[stop - 1] + 1:
-            stop += 1
+        stop = min(len(indices), at + max(1, GROUP // prod(size)))
+        if not isinstance(indices, range):
+            stop = next((n for n in range(at + 1, stop) if indices[n] != indices[n - 1] + 1), stop)
         run = self.database.run(indices[at], stop - at)
         if run is None:
             return 0
@@ -134,10 +134,12 @@ class Records:
 
 def _equal_steps(starts: list[int]) -> list[tuple[int, int, int]]:
     """(first, count, step) of stretches of places at equal distances: those that one strided array can show."""
-    found, at = [], 0
-    while at < len(starts):
-        stop, step = at + 1, starts[at + 1] - starts[at] if at + 1 < len(starts) else 0
-        while stop < len(starts) and starts[stop] - starts[stop - 1] == step:
+    found, at, end = [], 0, len(starts)
+    while at < end:
+        stop, step = at + 1, starts[at + 1] - starts[at] if at + 1 < end else 0
+        if starts[at:] == [starts[at] + step * n for n in range(end - at)]:
+            stop = end
+        while stop < end and starts[stop] - starts[stop - 1] == step:
             stop += 1
         found.append((at, stop - at, step))
         at = stop

@@ -16,6 +16,7 @@ from ..errors import DataError
 from ..wire import BYTES, MAX_COUNT, VARINT, Values, Wire
 
 Array = np.ndarray[Any, Any]
+_TAILS = 4096  # endings that are remembered: one for each label
 
 
 class Datum(NamedTuple):
@@ -78,7 +79,7 @@ class DatumReader:
                 break
             known = tails.get(data[start + stop : start + size])
             if known is None:
-                known = self.read(data[start : start + size])
+                known = self._new_tail(data[start + stop : start + size]) or self.read(data[start : start + size])
                 if self.like is not like:
                     break
             if known.encoded or known.data != like.data:
@@ -86,12 +87,22 @@ class DatumReader:
             labels.append(known.label)
         return labels
 
+    def _new_tail(self, tail: bytes) -> Datum | None:
+        """The Datum with another ending, if that is a label of one or two bytes and no more than Caffe's `encoded: false` behind it."""
+        if self.like is None or len(tail) < 2 or tail[0] != 5 << 3:
+            return None
+        label, rest = (tail[1], tail[2:]) if tail[1] < 128 else (tail[1] & 127 | tail[2] << 7, tail[3:]) if len(tail) > 2 else (-1, tail)
+        if rest not in (b"", b"\x38\0") or not 0 <= label < 1 << 14 or len(self._tails) >= _TAILS:
+            return None
+        datum = self._tails[tail] = self.like._replace(label=label, encoded=False)
+        return datum
+
     def _remember(self, record: bytes, datum: Datum) -> None:
         start, stop = datum.data
         if stop <= start or start > 64 or len(record) - stop > 16:
             return
         like, head = self.like, record[:start]
-        if like is None or head != self._head or datum[:4] != like[:4] or len(self._tails) >= 4096:
+        if like is None or head != self._head or datum[:4] != like[:4] or len(self._tails) >= _TAILS:
             self.like, self._head, self._tails = datum, head, {}
         self._tails[record[stop:]] = datum
 

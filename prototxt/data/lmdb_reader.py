@@ -18,6 +18,8 @@ from pathlib import Path
 from struct import Struct, error, unpack_from
 from typing import NamedTuple, NoReturn
 
+import numpy as np
+
 from ..errors import DataError, FileProblem
 from ..files import check_file
 
@@ -32,6 +34,7 @@ _TREE = Struct("<HHQQQQQ")  # flags, depth, branch, leaf and overflow pages, ent
 _NODE = Struct("<HHHH")  # low and high half of a length, flags, key's length
 _NUMBER = Struct("<Q")
 _NO_PAGE = 2**64 - 1
+_LEAVES = 16  # leaf pages that are looked at together
 
 
 class Meta(NamedTuple):
@@ -54,7 +57,7 @@ class Lmdb:
         check_file(self.path)
         self._open()
         self._meta = self._newer_meta()
-        self._at, self._size = array("Q"), array("Q")  # of the values met so far
+        self._at, self._size = array("q"), array("q")  # of the values met so far
         self._walk: Iterator[None] | None = self._leaves()
 
     def _open(self) -> None:
@@ -141,54 +144,69 @@ class Lmdb:
         return Meta(page_size, transaction, main_flags, depth, entries, root)
 
     def _leaves(self) -> Iterator[None]:
-        """Note the places of all values, leaf after leaf, in the order of keys."""
-        size = self._meta.page_size
-        left = self._bytes // size  # a tree has no more pages than the file, so that a loop ends
-        stack = [] if self._meta.root == _NO_PAGE else [(self._meta.root, 1)]
+        """Note the places of all values in the order of keys, some leaves at a time."""
+        pages = self._bytes // self._meta.page_size  # a tree has no more than the file, so that a loop ends
+        stack = [] if self._meta.root == _NO_PAGE else [(self._meta.root, self._meta.depth)]
         while stack:
-            number, depth = stack.pop()
-            left -= 1
-            if left < 0 or depth > 64:
+            number, height = stack.pop()
+            if height == 1:
+                self._leaf_pages([number])
+                yield
+                continue
+            children = self._children(number)
+            pages -= 1 + len(children)
+            if pages < 0 or not 1 < height < 64:
                 self._damaged("its tree runs in a circle")
-            page = self._read(number * size, size)
-            _, _, flags, lower, _ = _PAGE.unpack_from(page)
-            if not _HEAD <= lower <= size or not flags & (_BRANCH | _LEAF):
-                self._damaged(f"page {number:,} is no page of a tree")
-            pointers = unpack_from(f"<{(lower - _HEAD) // 2}H", page, _HEAD)
-            try:
-                if flags & _BRANCH:
-                    stack.extend((self._child(page, at), depth + 1) for at in reversed(pointers))
-                else:
-                    self._leaf(page, number, pointers)
-            except error:
-                self._damaged(f"page {number:,}: a node that runs over its end")
-            if flags & _LEAF:
+            if height > 2:
+                stack.extend((child, height - 1) for child in reversed(children))
+                continue
+            for i in range(0, len(children), _LEAVES):
+                self._leaf_pages(children[i : i + _LEAVES])
                 yield
 
-    def _child(self, page: bytes, at: int) -> int:
-        low, high, top, _ = _NODE.unpack_from(page, at)
-        return int(low | high << 16 | top << 32)
+    def _children(self, number: int) -> list[int]:
+        """The page numbers in a branch page."""
+        size = self._meta.page_size
+        page = self._read(number * size, size)
+        _, _, flags, lower, _ = _PAGE.unpack_from(page)
+        if not flags & _BRANCH or not _HEAD < lower <= size:
+            self._damaged(f"page {number:,} is no branch of its tree")
+        try:
+            nodes = [_NODE.unpack_from(page, at) for at in unpack_from(f"<{(lower - _HEAD) // 2}H", page, _HEAD)]
+        except error:
+            self._damaged(f"page {number:,}: a node that runs over its end")
+        return [low | high << 16 | top << 32 for low, high, top, _ in nodes]
 
-    def _leaf(self, page: bytes, number: int, pointers: tuple[int, ...]) -> None:
-        """Note the places of the values of a leaf page."""
-        node, overflow, add_at, add_size = _NODE.unpack_from, _NUMBER.unpack_from, self._at.append, self._size.append
-        size, total = len(page), self._bytes
-        base = number * size
-        for at in pointers:
-            low, high, flags, key = node(page, at)
-            length, value = low | high << 16, at + _NODE.size + key
-            if flags == _BIG:
-                start = overflow(page, value)[0] * size + _HEAD
-            elif flags:
-                self._damaged("it holds named databases or several values a key; Caffe's have neither")
-            else:
-                start = base + value
-                if value + length > size:
-                    self._damaged(f"page {number:,}: a node that runs over its end")
-            if start + length > total:
-                self._damaged(f"a value of {length:,} bytes at byte {start:,} of {total:,}; the file is cut off")
-            add_at(start)
-            add_size(length)
+    def _leaf_pages(self, numbers: list[int]) -> None:
+        """Note the places of the values of leaf pages."""
+        size = self._meta.page_size
+        data = b"".join(self._read(number * size, size) for number in numbers)
+        words = np.frombuffer(data, "<u2").reshape(len(numbers), size // 2)
+        flags, lower = words[:, 5], words[:, 6].astype(np.int64)
+        if not (flags & _LEAF).all() or lower.min() < _HEAD or lower.max() > size:
+            self._damaged(f"page {numbers[0]:,} or one of the {len(numbers)} leaves from there is none")
+        counts = (lower - _HEAD) // 2
+        pointers = words[:, _HEAD // 2 : _HEAD // 2 + counts.max()][np.arange(counts.max()) < counts[:, None]].astype(np.int64)
+        page = np.repeat(np.arange(len(numbers)), counts)
+        if (pointers & 1).any() or (pointers > size - _NODE.size).any():
+            self._damaged(f"page {numbers[0]:,} or one of the {len(numbers)} leaves from there: a node that runs over its end")
+        low, high, kind, key = (words.reshape(-1)[(page * size + pointers) // 2 + n].astype(np.int64) for n in range(4))
+        value, length = pointers + _NODE.size + key, low | high << 16
+        big = kind == _BIG
+        if (kind > _BIG).any():
+            self._damaged("it holds named databases or several values a key; Caffe's have neither")
+        if (value + np.where(big, 8, length) > size).any():
+            self._damaged(f"page {numbers[0]:,} or one of the {len(numbers)} leaves from there: a node that runs over its end")
+        place = page * size + value
+        overflow = np.frombuffer(data, np.uint8)[place[big, None] + np.arange(8)].view("<u8")[:, 0]
+        if (overflow > self._bytes // size).any():
+            self._damaged("a value behind the end of the file; it is cut off")
+        start = np.array(numbers, np.int64)[page] * size + value
+        start[big] = overflow.astype(np.int64) * size + _HEAD
+        if (start + length > self._bytes).any():
+            self._damaged(f"a value that ends behind byte {self._bytes:,}; the file is cut off")
+        self._at.frombytes(start.tobytes())
+        self._size.frombytes(length.tobytes())
 
     def _read(self, at: int, size: int) -> bytes:
         page = os.pread(self._file, size, at) if at + size <= self._bytes else b""
