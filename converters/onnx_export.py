@@ -23,6 +23,7 @@ from prototxt import NetError
 from prototxt.files import atomic_path
 
 from .graph import Graph, Step, Value
+from .onnx_ops import translations
 from .modules.pooling import WideAvgPool2d
 from .preprocessing import Preprocessing
 from .samples import sample_inputs
@@ -125,6 +126,7 @@ def _program(exported: Any, graph: Graph) -> Any:
         dynamo=True,
         verbose=False,
         optimize=False,
+        custom_translation_table=translations(),
     )
 
 
