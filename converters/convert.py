@@ -75,6 +75,7 @@ def convert(
         torch.manual_seed(options.seed)
         net = build(graph)
         copied = net.load(weights) if weights else None
+        warmed = weights is None and _warm_up(net)
     with stage("writing source and weights"):
         python, tensors = folder / f"{name}.py", folder / f"{name}.safetensors"
         write_file(python, to_source(net))
@@ -95,6 +96,7 @@ def convert(
         with stage("running the ONNX file"):
             measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
     notes += _weights_notes(copied, weights, options.seed)
+    notes += ["BatchNorm's statistics come from one training pass over random inputs"] if warmed else []
     sources = proof.names_of([prototxt, *([weights] if weights else [])])
     card = proof.ProofCard(
         name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes)
@@ -120,6 +122,21 @@ def _folder(folder: Path) -> Path:
     except OSError as exc:
         raise FileProblem(f"{folder}: cannot be made a folder for the results: {exc.strerror}") from exc
     return folder
+
+
+def _warm_up(net: Any) -> bool:
+    """Give an untrained net's BatchNorm statistics, by one training pass; all zeros, as Caffe leaves them, blow up layer by layer."""
+    import torch
+
+    from .samples import sample_inputs
+
+    if not any(step.type == "BatchNorm" for step in net.graph.steps):
+        return False
+    mode = net.module.training
+    with torch.no_grad():
+        net.module.train()(*sample_inputs(net.graph).values())
+    net.module.train(mode)
+    return True
 
 
 def _facts(graph: Graph, prepared: Preprocessing) -> dict[str, Any]:

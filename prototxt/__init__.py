@@ -3,9 +3,12 @@
 parse(path, kind="net" | "solver") -> Message      the file as written
 upgrade(message) -> Message                        the same as a file of today
 to_dict(message) -> dict                           plain values, by the schema's names
+    batches(net path, phase) -> iterator               {top: array}, one dict a forward pass of the net's data layers
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CaffeTextError,
@@ -23,6 +26,9 @@ from .message import Message, to_dict
 from .text import parse, parse_text, to_text
 from .upgrade import upgrade
 
+if TYPE_CHECKING:
+    from .data.batches import batches
+
 __all__ = [
     "CaffeTextError",
     "DataError",
@@ -35,9 +41,18 @@ __all__ = [
     "UnsupportedLayer",
     "UpgradeError",
     "WeightsError",
+    "batches",
     "parse",
     "parse_text",
     "to_dict",
     "to_text",
     "upgrade",
 ]
+
+
+def __getattr__(name: str) -> Any:  # what reads data needs numpy, and parsing does not
+    if name != "batches":
+        raise AttributeError(f"module 'prototxt' has no attribute {name!r}")
+    from .data.batches import batches
+
+    return batches

@@ -120,8 +120,8 @@ def swish(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 def dropout(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Zeroes a value with probability dropout_ratio in training, and scales the others by 1 / (1 - ratio)."""
     ratio = layer.spec.dropout_param.dropout_ratio
-    if not 0 < ratio < 1:
-        raise NetError(f"dropout_ratio {ratio:g}: between 0 and 1, without both")
+    if not 0 <= ratio < 1:
+        raise NetError(f"dropout_ratio {ratio:g}: from 0 to below 1")
     args: dict[str, Any] = {"p": ratio}
     if layer.spec.has("phase"):
         args["training"] = layer.phase == "TRAIN"

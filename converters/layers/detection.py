@@ -1,7 +1,11 @@
-"""PriorBox and DetectionOutput of the SSD fork. Semantics and surprises: CASES-SSD."""
+"""The layers of the SSD fork's detector (CASES-SSD), exact.
+
+Priors P are counted by the third bottom of DetectionOutput and MultiBoxLoss, [1, 2, P * 4]; a box is xmin, ymin, xmax, ymax.
+"""
 
 from __future__ import annotations
 
+import struct
 from math import prod, sqrt
 from typing import Any
 
@@ -12,99 +16,130 @@ from ..recipe import Recipe, Shape
 from ..registry import layer
 
 
-@layer("PriorBox", bottoms=2)
+@layer("PriorBox", bottoms=2, in_place="the boxes have another shape")
 def prior_box(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """A feature map [N, C, H, W] and the image -> [1, 2, H * W * boxes * 4]: boxes in row 0, variances in row 1."""
+    """A map [N, C, H, W] and an image -> [1, 2, H * W * boxes * 4]: boxes in row 0, variances in row 1."""
     p = layer.spec.prior_box_param
-    sizes = _box_sizes(p)
+    for name, shape in zip(layer.bottoms, shapes, strict=True):
+        if len(shape) != 4:
+            raise NetError(f"takes a map and an image of 4 axes; {name!r} is {list(shape)}")
+    sizes = _sizes(p, _ratios(p))
     variance = tuple(p.variance) or (0.1,)
     if len(variance) not in (1, 4) or min(variance) <= 0:
-        raise NetError(f"variance {list(variance)}: none, one or four, each above 0")
-    args: dict[str, Any] = {"sizes": sizes, "variance": variance * 4 if len(variance) == 1 else variance}
-    args |= {"image": _pair(p, "img")} if _pair(p, "img") else {}
-    args |= {"step": _pair(p, "step")} if _pair(p, "step") else {}
-    args |= {"offset": p.offset, "clip": p.clip}
-    height, width = shapes[0][2:4]
-    return Recipe("detection.PriorBox", args, ((1, 2, height * width * len(sizes) * 4),))
+        raise NetError(f"variance {list(variance)}: one or four, each above 0")
+    args: dict[str, Any] = {"sizes": sizes, "variance": variance}
+    image, step = _pair(p, "img", "img_size", "img_h", "img_w"), _pair(p, "step", "step", "step_h", "step_w")
+    args |= {"image": image} if image else {}
+    args |= {"step": step} if step else {}
+    args |= {"offset": p.offset} if p.offset != 0.5 else {}
+    args |= {"clip": True} if p.clip else {}
+    count = prod(shapes[0][2:]) * len(sizes) * 4
+    if count < 1:
+        raise NetError(f"a map of {list(shapes[0])} has no cells")
+    return Recipe("detection.PriorBox", args, ((1, 2, count),))
 
 
-def _box_sizes(p: Any) -> tuple[tuple[float, float], ...]:
-    """(width, height) in pixels of the boxes of a cell, in Caffe's order: for each min size its square, the square of
-    sqrt(min max), then the ratios. Sizes are cut to whole pixels (CASES-SSD 18)."""
-    smallest, largest = list(p.min_size), list(p.max_size)
-    if not smallest or min(smallest) <= 0:
-        raise NetError("min_size is missing or not above 0")
-    if largest and len(largest) != len(smallest):
-        raise NetError(f"{len(largest)} max_size for {len(smallest)} min_size: none, or as many")
-    if any(high <= low for low, high in zip(smallest, largest, strict=False)):
-        raise NetError(f"max_size {largest} must be above min_size {smallest}")
-    sizes: list[tuple[float, float]] = []
-    for i, low in enumerate(smallest):
-        side = int(low)
-        sizes.append((side, side))
-        if largest:
-            sizes.append((sqrt(side * int(largest[i])),) * 2)
-        sizes += [(side * sqrt(ratio), side / sqrt(ratio)) for ratio in _ratios(p) if abs(ratio - 1) >= 1e-6]
-    return tuple(sizes)
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def _ratios(p: Any) -> list[float]:
-    """1, then each ratio that is not there yet, and its flip without looking (CASES-SSD 19)."""
+    """1, then each ratio that is not there yet (to 1e-6), with its flip, which is added without looking."""
     ratios = [1.0]
-    for ratio in p.aspect_ratio:
-        if any(abs(ratio - known) < 1e-6 for known in ratios):
-            continue
-        ratios += [ratio, 1 / ratio] if p.flip else [ratio]
+    for ratio in map(_float32, p.aspect_ratio):
+        if ratio <= 0:
+            raise NetError(f"aspect_ratio {ratio:g} is not above 0")
+        if all(abs(ratio - other) >= 1e-6 for other in ratios):
+            ratios += [ratio, _float32(1 / ratio)] if p.flip else [ratio]
     return ratios
 
 
-def _pair(p: Any, name: str) -> tuple[float, float] | None:
-    """(height, width) from `name_h` and `name_w`, or from `img_size` or `step`; None if the file has neither."""
-    both = "img_size" if name == "img" else name
-    high, wide = f"{name}_h", f"{name}_w"
-    if p.has(both) and (p.has(high) or p.has(wide)):
-        raise NetError(f"has {both} and {high} or {wide}; write {both} or the other two")
-    if p.has(high) != p.has(wide):
-        raise NetError(f"has only one of {high} and {wide}")
-    if not p.has(both) and not p.has(high):
+def _sizes(p: Any, ratios: list[float]) -> tuple[tuple[float, float], ...]:
+    """Width and height of a cell's boxes. Sizes are cut to whole pixels, after their check (CASES-SSD 18)."""
+    least, most = list(p.min_size), list(p.max_size)
+    if not least or min(least) <= 0:
+        raise NetError("min_size is missing, or not above 0")
+    if most and len(most) != len(least):
+        raise NetError(f"{len(most)} max_size for {len(least)} min_size: none, or one for each")
+    if any(high <= low for low, high in zip(least, most, strict=False)):
+        raise NetError(f"max_size {most} must be above min_size {least}")
+    sizes = []
+    for i, size in enumerate(map(int, least)):
+        sizes.append((float(size), float(size)))
+        if most:
+            between = sqrt(size * int(most[i]))
+            sizes.append((between, between))
+        sizes += [(size * sqrt(ratio), size / sqrt(ratio)) for ratio in ratios if abs(ratio - 1) >= 1e-6]
+    return tuple(sizes)
+
+
+def _pair(p: Any, what: str, both: str, high: str, wide: str) -> tuple[Any, Any] | None:
+    """`both`, or the pair of `high` and `wide`, each above 0; None if the file has none of them."""
+    if p.has(high) or p.has(wide):
+        if p.has(both):
+            raise NetError(f"has {both} and {high} or {wide}; write one or the other")
+        found = (getattr(p, high), getattr(p, wide))
+    elif p.has(both):
+        found = (getattr(p, both),) * 2
+    else:
         return None
-    pair = (getattr(p, both),) * 2 if p.has(both) else (getattr(p, high), getattr(p, wide))
-    if min(pair) <= 0:
-        raise NetError(f"{both} {list(pair)} must be above 0")
-    return pair
+    if min(found) <= 0:
+        raise NetError(f"{what} {list(found)}: height and width must both be there and above 0")
+    return found
 
 
-@layer("DetectionOutput", bottoms=3)
+@layer(
+    "DetectionOutput",
+    bottoms=3,
+    in_place="the detections have another shape",
+    differs="save_output_param and visualize, which make Caffe write files and open windows, do nothing; the top is the same",
+)
 def detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """Locations [N, P * 4 (* classes)], confidences [N, P * classes], priors [1, 2, P * 4] -> [1, 1, detections, 7].
-
-    A row is image, class, score, xmin, ymin, xmax, ymax. How many there are depends on the values.
-    """
+    """Locations, confidences and priors -> [1, 1, K, 7], K by the values (here 1): image, label, score, box."""
     p = layer.spec.detection_output_param
-    if layer.spec.has("transform_param") or p.has("save_output_param"):
-        p.save_output_param.message  # noqa: B018  where Caffe would write files beside its output
-    if not p.has("num_classes") or p.num_classes < 1:
-        raise NetError("num_classes is missing")
-    nms = p.nms_param
-    if nms.nms_threshold < 0 or not 0 < nms.eta <= 1:
-        raise NetError(f"nms_threshold {nms.nms_threshold:g} must not be negative, and eta {nms.eta:g} be above 0 and at most 1")
-    priors = shapes[2][2] // 4
-    boxes = priors * (1 if p.share_location else p.num_classes)
-    if prod(shapes[0][1:]) != boxes * 4 or prod(shapes[1][1:]) != priors * p.num_classes:
-        raise NetError(f"{priors} priors and {p.num_classes} classes do not go with locations {list(shapes[0])} and confidences {list(shapes[1])}")
+    classes = _classes(p)
+    _check_boxes(shapes, classes, share_location=p.share_location)
+    for output in ("save_output_param", "visualize", "visualize_threshold", "save_file"):  # what is shown or written beside the top
+        if p.has(output):
+            getattr(p, output)
+    if p.has("save_output_param"):
+        p.save_output_param.message  # noqa: B018
     if p.background_label_id == -1 and p.share_location:
-        raise NetError("background_label_id -1 with share_location aborts in Caffe: the shared boxes carry the label -1")
-    args: dict[str, Any] = {
-        "classes": p.num_classes,
-        "share_location": p.share_location,
-        "background": p.background_label_id,
-        "code_type": p.code_type,
-        "variance_in_target": p.variance_encoded_in_target,
-        "nms_threshold": nms.nms_threshold,
-        "eta": nms.eta,
-        "top_k": nms.top_k if nms.has("top_k") else -1,
-        "keep_top_k": p.keep_top_k,
-        "confidence_threshold": p.confidence_threshold if p.has("confidence_threshold") else float("-inf"),
-    }
-    onnx = "" if nms.eta == 1 and p.share_location else "its NonMaxSuppression has no eta, and one box for all classes"
-    return Recipe("detection.DetectionOutput", args, ((1, 1, 1, 7),), onnx=onnx)
+        raise NetError("background_label_id: -1 with share_location: true; Caffe takes the shared boxes for background and aborts")
+    args: dict[str, Any] = {"classes": classes, "background": p.background_label_id}
+    args |= {} if p.share_location else {"share_location": False}
+    args |= {"code": p.code_type}
+    args |= {"variance_in_target": True} if p.variance_encoded_in_target else {}
+    args |= {"confidence": p.confidence_threshold} if p.has("confidence_threshold") else {}
+    args |= _suppression(p.nms_param)
+    args |= {"keep_top_k": p.keep_top_k} if p.keep_top_k > -1 else {}
+    return Recipe("detection.DetectionOutput", args, ((1, 1, 1, 7),))
+
+
+def _classes(p: Any) -> int:
+    if not p.has("num_classes") or p.num_classes < 1:
+        raise NetError("num_classes is missing or 0")
+    return int(p.num_classes)
+
+
+def _suppression(p: Any) -> dict[str, Any]:
+    if p.nms_threshold < 0:
+        raise NetError(f"nms_threshold {p.nms_threshold:g} is negative")
+    if not 0 < p.eta <= 1:
+        raise NetError(f"eta {p.eta:g}: above 0 and at most 1")
+    args: dict[str, Any] = {"overlap": p.nms_threshold}
+    args |= {"eta": p.eta} if p.eta != 1 else {}
+    return args | ({"top_k": p.top_k} if p.has("top_k") and p.top_k > -1 else {})
+
+
+def _check_boxes(shapes: tuple[Shape, ...], classes: int, *, share_location: bool) -> None:
+    """Locations [N, P * 4] (or [N, P * C * 4]) and confidences [N, P * C] for the P priors of [1, 2, P * 4]."""
+    loc, confidence, prior = shapes[:3]
+    if min(len(loc), len(confidence)) < 2 or len(prior) < 3 or prior[:2] != (1, 2) or prior[2] % 4:
+        raise NetError(f"takes locations [N, P * 4], confidences [N, P * classes] and priors [1, 2, P * 4], not {[list(s) for s in shapes[:3]]}")
+    if loc[0] != confidence[0]:
+        raise NetError(f"locations of {loc[0]} images and confidences of {confidence[0]}")
+    priors, boxes = prior[2] // 4, 1 if share_location else classes
+    for what, shape, wanted in (("locations", loc, priors * boxes * 4), ("confidences", confidence, priors * classes)):
+        if shape[1] != wanted or prod(shape[2:]) != 1:
+            raise NetError(f"{what} {list(shape)} have {shape[1]} channels; {priors} priors and {classes} classes ask for {wanted}")

@@ -1,131 +1,203 @@
-"""SSD's boxes: the priors of a map, and the detections that are left of the predictions."""
+"""The layers of the SSD detector: priors, decoding with suppression, evaluation, the training loss. Boxes are xmin, ymin, xmax, ymax.
+
+Liu et al., SSD: Single Shot MultiBox Detector, 2016.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+SMALL_BOX = 1e-5  # mining's suppression passes over boxes of a smaller area
+NO_OVERLAP = 1e-6  # an overlap must be above, to match
+LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where Caffe cuts a probability
 
 
 class PriorBox(nn.Module):
-    """Boxes of given sizes around each cell of a map [N, C, H, W], relative to the image [N, C, h, w]: [1, 2, H * W * boxes * 4]."""
+    """Boxes of a feature map's cells, relative to the image: [1, 2, H * W * boxes * 4], boxes in row 0 and variances in row 1.
+
+    `sizes` are (width, height) in pixels; a cell's centre is (index + offset) * step. None takes the image's size from the second
+    input, and the step from the two sizes.
+    """
 
     def __init__(
         self,
         sizes: tuple[tuple[float, float], ...],
         variance: tuple[float, ...],
-        offset: float,
-        clip: bool,
-        image: tuple[float, float] | None = None,
+        image: tuple[int, int] | None = None,
         step: tuple[float, float] | None = None,
+        offset: float = 0.5,
+        clip: bool = False,
     ) -> None:
         super().__init__()
-        self.sizes, self.variance, self.offset, self.clip, self.image, self.step = sizes, variance, offset, clip, image, step
+        self.sizes, self.variance, self.image, self.step, self.offset, self.clip = sizes, variance, image, step, offset, clip
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        rows, columns = x.shape[2], x.shape[3]
+        kind = torch.promote_types(x.dtype, torch.float32)
         height, width = self.image or (image.shape[2], image.shape[3])
-        step_y, step_x = self.step or (height / rows, width / columns)
-        centre_y = ((torch.arange(rows, device=x.device, dtype=x.dtype) + self.offset) * step_y)[:, None, None]
-        centre_x = ((torch.arange(columns, device=x.device, dtype=x.dtype) + self.offset) * step_x)[None, :, None]
-        half = torch.tensor(self.sizes, device=x.device, dtype=x.dtype) / 2
-        edges = (
-            (centre_x - half[:, 0]) / width,
-            (centre_y - half[:, 1]) / height,
-            (centre_x + half[:, 0]) / width,
-            (centre_y + half[:, 1]) / height,
+        step = self.step or (height / x.shape[2], width / x.shape[3])
+        y = (torch.arange(x.shape[2], dtype=kind, device=x.device) + self.offset) * step[0]
+        x_ = (torch.arange(x.shape[3], dtype=kind, device=x.device) + self.offset) * step[1]
+        half = torch.tensor(self.sizes, dtype=kind, device=x.device) / 2
+        y, x_ = y[:, None, None].expand(-1, x_.shape[0], half.shape[0]), x_[:, None].expand(y.shape[0], -1, half.shape[0])
+        box = torch.stack(
+            [(x_ - half[:, 0]) / width, (y - half[:, 1]) / height, (x_ + half[:, 0]) / width, (y + half[:, 1]) / height], dim=-1
         )
-        boxes = torch.stack([edge.expand(rows, columns, len(self.sizes)) for edge in edges], -1)
-        boxes = (boxes.clamp(0, 1) if self.clip else boxes).reshape(1, 1, -1)
-        variance = torch.tensor(self.variance, device=x.device, dtype=x.dtype).repeat(rows * columns * len(self.sizes))
-        return torch.cat((boxes, variance.reshape(1, 1, -1)), 1)
+        box = box.clamp(0, 1) if self.clip else box
+        variance = torch.tensor(self.variance, dtype=kind, device=x.device).expand(box.shape)
+        return torch.stack([box.flatten(), variance.flatten()])[None].to(x.dtype)
+
+
+# Boxes ----------------------------------------------------------------------------------------------------------------
+
+
+def corners(prior: Tensor) -> tuple[Tensor, Tensor]:
+    """A blob of priors [1, 2, P * 4] as boxes [P, 4] and variances [P, 4]."""
+    boxes, variance = prior.reshape(2, -1, 4).unbind(0)
+    return boxes, variance
+
+
+def centers(box: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres and sizes [..., 2] of boxes [..., 4]."""
+    low, high = box[..., :2], box[..., 2:]
+    return (low + high) / 2, high - low
+
+
+def decode(loc: Tensor, box: Tensor, variance: Tensor, *, code: str, in_target: bool) -> Tensor:
+    """The boxes that predictions [..., 4] mean, relative to priors [..., 4]; with `in_target` the variance is in them already."""
+    loc = loc if in_target else loc * variance
+    center, size = centers(box)
+    if code == "CORNER":
+        return box + loc
+    if code == "CORNER_SIZE":
+        return box + loc * torch.cat([size, size], -1)
+    center, half = loc[..., :2] * size + center, loc[..., 2:].exp() * size / 2
+    return torch.cat([center - half, center + half], -1)
+
+
+def encode(truth: Tensor, box: Tensor, variance: Tensor, *, code: str, in_target: bool) -> Tensor:
+    """What `decode` undoes: truth boxes [..., 4] relative to priors [..., 4]."""
+    center, size = centers(box)
+    if code == "CORNER":
+        target = truth - box
+    elif code == "CORNER_SIZE":
+        target = (truth - box) / torch.cat([size, size], -1)
+    else:
+        truth_center, truth_size = centers(truth)
+        target = torch.cat([(truth_center - center) / size, (truth_size / size).log()], -1)
+    return target if in_target else target / variance
+
+
+def area(box: Tensor, pixel: float = 0.0) -> Tensor:
+    """Areas of boxes [..., 4], 0 of inverted ones; with `pixel` 1 the last pixel counts."""
+    size = box[..., 2:] - box[..., :2]
+    return torch.where((size < 0).any(-1), 0, (size + pixel).prod(-1))
+
+
+def overlap(a: Tensor, b: Tensor, pixel: float = 0.0) -> Tensor:
+    """Jaccard overlap of boxes [..., 4] that broadcast. In pixels, boxes that do not meet share one pixel, as in Caffe."""
+    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    if pixel:
+        size = torch.where((size < 0).any(-1, keepdim=True), 0, size)
+    size = size + pixel
+    shared = size.prod(-1)
+    both = area(a, pixel) + area(b, pixel) - shared
+    return torch.where((size > 0).all(-1), shared / both, 0)
+
+
+def highest(score: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of the last axis and their places; equal ones in their order."""
+    if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK keeps the order of equals
+        return torch.topk(score, count)
+    score, index = score.sort(dim=-1, descending=True, stable=True)
+    return score[..., :count], index[..., :count]
+
+
+def suppress(box: Tensor, candidate: Tensor, threshold: float, eta: float = 1.0) -> Tensor:
+    """Which candidates are kept, [M, K]: from the first on, those that overlap none of the kept by more than `threshold`.
+
+    box [M, K, 4] and candidate [M, K] in the order of their scores. `eta` shrinks a row's threshold after each kept box, while it is above 0.5.
+    """
+    place = torch.arange(box.shape[1], device=box.device)
+
+    def some(left: Tensor, keep: Tensor, worst: Tensor, limit: Tensor) -> Tensor:
+        return left.any()
+
+    def take(left: Tensor, keep: Tensor, worst: Tensor, limit: Tensor) -> tuple[Tensor, ...]:
+        best = left.to(torch.uint8).argmax(1, keepdim=True)  # of each row the first that is left, if one is
+        found = left.any(1, keepdim=True)
+        taken = box.gather(1, best[..., None].expand(-1, -1, 4))
+        worst = torch.maximum(worst, overlap(taken, box) * found)
+        limit = torch.where(found & (limit > 0.5), limit * eta, limit * 1)
+        return left & (place > best) & (worst <= limit), keep | ((place == best) & found), worst, limit
+
+    worst = torch.zeros_like(box[..., 0])
+    state = (candidate.clone(), torch.zeros_like(candidate), worst, torch.full_like(worst[:, :1], threshold))
+    if torch.compiler.is_compiling():
+        return torch.while_loop(some, take, state)[1]  # type: ignore[attr-defined, no-any-return]
+    while bool(some(*state)):
+        state = take(*state)
+    return state[1]
 
 
 class DetectionOutput(nn.Module):
-    """Decodes boxes [N, P, 4], and keeps of each class those that no better one overlaps: rows (image, class, score, box), [1, 1, K, 7].
+    """Locations [N, P * 4 or P * C * 4], confidences [N, P * C] and priors [1, 2, P * 4] -> detections [1, 1, K, 7].
 
-    A score must be above `confidence_threshold`; `top_k` cuts a class's candidates before suppression, `keep_top_k` an image's
-    detections after it. With no detection at all there is one row (image, -1, ..., -1) an image.
+    A row is image, label, score, box; in the order of images, labels, scores. If nothing is found, each image has a row
+    [image, -1, -1, -1, -1, -1, -1]. `top_k` and `keep_top_k` of -1 mean all. The number of rows depends on the values.
     """
 
     def __init__(
         self,
         classes: int,
-        share_location: bool,
-        background: int,
-        code_type: str,
-        variance_in_target: bool,
-        nms_threshold: float,
-        eta: float,
-        top_k: int,
-        keep_top_k: int,
-        confidence_threshold: float,
+        background: int = 0,
+        share_location: bool = True,
+        code: str = "CORNER",
+        variance_in_target: bool = False,
+        confidence: float = float("-inf"),
+        overlap: float = 0.3,
+        eta: float = 1.0,
+        top_k: int = -1,
+        keep_top_k: int = -1,
     ) -> None:
         super().__init__()
-        self.classes, self.share_location, self.background = classes, share_location, background
-        self.code_type, self.variance_in_target = code_type, variance_in_target
-        self.nms_threshold, self.eta, self.top_k, self.keep_top_k = nms_threshold, eta, top_k, keep_top_k
-        self.confidence_threshold = confidence_threshold
+        self.classes, self.background, self.share_location = classes, background, share_location
+        self.code, self.variance_in_target = code, variance_in_target
+        self.confidence, self.overlap, self.eta = confidence, overlap, eta
+        self.top_k, self.keep_top_k = top_k, keep_top_k
 
-    def forward(self, location: Tensor, confidence: Tensor, priors: Tensor) -> Tensor:
-        batch, count = location.shape[0], priors.shape[2] // 4
-        sets = 1 if self.share_location else self.classes
-        boxes = self.decoded(location.detach().reshape(batch, count, sets, 4), priors.detach())
-        scores = confidence.detach().reshape(batch, count, self.classes)
-        if torch.compiler.is_exporting():  # an operator that Decant's ONNX export translates
-            return torch.ops.decant.detections(  # type: ignore[no-any-return]
-                boxes[:, :, 0], scores, self.background, self.nms_threshold, self.top_k, self.keep_top_k, self.confidence_threshold
-            )
-        rows = [row for image in range(batch) for row in self.of_image(image, boxes[image], scores[image])]
-        if not rows:
-            rows = [torch.cat((boxes.new_tensor([image]), boxes.new_full((6,), -1.0))) for image in range(batch)]
-        return torch.stack(rows)[None, None]
+    def forward(self, loc: Tensor, confidence: Tensor, prior: Tensor) -> Tensor:
+        labels = torch.tensor([c for c in range(self.classes) if c != self.background], device=loc.device)
+        score, box = self.candidates(loc.detach(), confidence.detach(), prior.detach(), labels)
+        keep = score > self.confidence
+        if not torch.compiler.is_compiling():  # nothing behind the last candidate matters
+            longest = int(keep.sum(-1).amax()) if keep.numel() else 0
+            score, box, keep = score[..., :longest], box[..., :longest, :], keep[..., :longest]
+        keep = suppress(box.flatten(0, 1), keep.flatten(0, 1), self.overlap, self.eta).view_as(keep)
+        if self.keep_top_k > -1:
+            most = min(self.keep_top_k, keep[0].numel())
+            best = torch.where(keep, score, float("-inf")).flatten(1).topk(most).indices
+            keep = keep & torch.zeros_like(keep).flatten(1).scatter(1, best, True).view_as(keep)
+        return self.rows(score, box, keep, labels)
 
-    def decoded(self, t: Tensor, priors: Tensor) -> Tensor:
-        """Boxes [N, P, sets, 4] of predictions: corners beside the prior's, or centre and size relative to it."""
-        prior = priors[0, 0].reshape(-1, 1, 4)
-        t = t if self.variance_in_target else t * priors[0, 1].reshape(-1, 1, 4)
-        if self.code_type == "CORNER":
-            return prior + t
-        size = prior[..., 2:] - prior[..., :2]
-        if self.code_type == "CORNER_SIZE":
-            return prior + t * torch.cat((size, size), -1)
-        centre = (prior[..., 2:] + prior[..., :2]) / 2 + t[..., :2] * size
-        half = t[..., 2:].exp() * size / 2
-        return torch.cat((centre - half, centre + half), -1)
+    def candidates(self, loc: Tensor, confidence: Tensor, prior: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [N, labels, K] from the highest on, and their boxes [N, labels, K, 4]. Equal scores go by their prior."""
+        priors, variance = corners(prior)
+        loc = loc.reshape(loc.shape[0], priors.shape[0], -1, 4)
+        box = decode(loc, priors[:, None], variance[:, None], code=self.code, in_target=self.variance_in_target).transpose(1, 2)
+        box = box.expand(-1, labels.shape[0], -1, -1) if self.share_location else box[:, labels]
+        score = confidence.reshape(confidence.shape[0], priors.shape[0], -1).transpose(1, 2)[:, labels]
+        count = priors.shape[0] if self.top_k < 0 else min(self.top_k, priors.shape[0])
+        score, index = highest(score, count)
+        return score, box.gather(2, index[..., None].expand(-1, -1, -1, 4))
 
-    def of_image(self, image: int, boxes: Tensor, scores: Tensor) -> list[Tensor]:
-        """The rows of one image: class by class, by score."""
-        found = []
-        for label in range(self.classes):
-            if label != self.background:
-                of_class = boxes[:, 0 if self.share_location else label]
-                found += [(float(scores[i, label]), label, i, of_class[i]) for i in self.kept(of_class, scores[:, label])]
-        if -1 < self.keep_top_k < len(found):
-            found = sorted(found, key=lambda f: -f[0])[: self.keep_top_k]
-        found.sort(key=lambda f: (f[1], -f[0]))
-        return [torch.cat((boxes.new_tensor([image, label, score]), box)) for score, label, _, box in found]
-
-    def kept(self, boxes: Tensor, scores: Tensor) -> list[int]:
-        """Indices that greedy suppression keeps, the best first; equal scores go by index."""
-        order = scores.sort(descending=True, stable=True).indices
-        order = order[scores[order] > self.confidence_threshold]
-        order = order if self.top_k < 0 else order[: self.top_k]
-        overlap = overlaps(boxes[order]).tolist()
-        threshold, kept = self.nms_threshold, list[int]()
-        for i in range(len(order)):
-            if all(overlap[i][j] <= threshold for j in kept):
-                kept.append(i)
-                if self.eta < 1 and threshold > 0.5:
-                    threshold *= self.eta
-        return [int(order[i]) for i in kept]
-
-
-def overlaps(boxes: Tensor) -> Tensor:
-    """Intersection over union of boxes [K, 4] with each other, [K, K]; an inverted box has no area."""
-    low = torch.maximum(boxes[:, None, :2], boxes[:, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
-    apart = (boxes[:, None, :2] > boxes[:, 2:]).any(-1) | (boxes[:, None, 2:] < boxes[:, :2]).any(-1)
-    both = torch.where(apart, 0.0, (high - low).prod(-1))
-    size = boxes[:, 2:] - boxes[:, :2]
-    area = torch.where((size < 0).any(-1), 0.0, size.prod(-1))
-    return torch.where(both > 0, both / (area[:, None] + area - both), 0.0)
+    def rows(self, score: Tensor, box: Tensor, keep: Tensor, labels: Tensor) -> Tensor:
+        """The rows of what is kept; or the row of -1 of every image."""
+        image = torch.arange(score.shape[0], dtype=score.dtype, device=score.device)
+        label = labels.to(score.dtype)[:, None].expand_as(score)
+        found = torch.cat([torch.stack([image[:, None, None].expand_as(score), label, score], -1), box], -1)
+        empty = F.pad(image[:, None], (0, 6), value=-1.0)
+        nothing = ~keep.any().expand(image.shape[0])
+        made = torch.cat([found.flatten(0, 2), empty])
+        return made[torch.cat([keep.flatten(), nothing])][None, None]

@@ -62,7 +62,7 @@ class Reshape(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tail = () if self.end is None else x.shape[self.end :]
         dims = [x.shape[self.start + i] if d == 0 else d for i, d in enumerate(self.dims)]
-        return x.reshape(*x.shape[: self.start], *dims, *tail)
+        return x.reshape([*x.shape[: self.start], *dims, *tail])
 
 
 class Crop(nn.Module):

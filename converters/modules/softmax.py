@@ -15,7 +15,7 @@ class ArgMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.detach()
-        rows = x.flatten(1) if self.axis is None else x.movedim(self.axis, -1)
+        rows = x[..., None].flatten(1) if self.axis is None else x.movedim(self.axis, -1)
         order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)  # flipped: the last of equals comes first
         value = order.values[..., : self.top_k]
         index = (rows.shape[-1] - 1 - order.indices[..., : self.top_k]).to(x.dtype)

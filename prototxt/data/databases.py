@@ -6,46 +6,47 @@ import warnings
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, FileProblem
-from .buffers import Buffers
 from .datum import Datum, DatumReader
 from .images import decode
 from .leveldb_reader import LevelDb
 from .lmdb_reader import Lmdb
+from .source import Picture, Source
 from .transform import Transform
 
 Array = np.ndarray[Any, Any]
 GROUP = 1 << 17  # bytes of records that are read and transformed at a time: they stay in the processor's cache
 
 
-class Picture(NamedTuple):
-    """A record: `pixels` [C, H, W] of bytes or floats, and its label."""
-
-    pixels: Array
-    label: int
+def kind_of_database(path: Path) -> str:
+    """LMDB or LEVELDB, by the files in the folder; empty if it is neither."""
+    return "LMDB" if (path / "data.mdb").exists() else "LEVELDB" if (path / "CURRENT").exists() else ""
 
 
-def open_database(path: str | Path, backend: str = "LMDB") -> Lmdb | LevelDb:
-    """The database in the folder `path`. FileProblem or DataError says what is there instead."""
+def open_database(path: str | Path, backend: str = "") -> Lmdb | LevelDb:
+    """The database in the folder `path`; an empty backend is found out. FileProblem or DataError says what is there instead."""
     path = Path(path)
     if not path.exists():
         raise FileProblem(f"{path}: no such database")
-    kind = "LMDB" if (path / "data.mdb").exists() else "LEVELDB" if (path / "CURRENT").exists() else ""
-    if kind and kind != backend:
+    kind = kind_of_database(path)
+    if backend and kind and kind != backend:
         raise DataError(f"{path}: holds {'an LMDB' if kind == 'LMDB' else 'a LevelDB'}; write `backend: {kind}`")
-    return Lmdb(path) if backend == "LMDB" else LevelDb(path)
+    if not kind:
+        raise DataError(f"{path}: holds neither an LMDB (data.mdb) nor a LevelDB (CURRENT)")
+    return Lmdb(path) if kind == "LMDB" else LevelDb(path)
 
 
-class Records:
-    """The pictures of a database, `records[5]` -> Picture, and batches of them, transformed."""
+class Records(Source):
+    """The records of a database."""
 
     def __init__(self, database: Lmdb | LevelDb, transform: Transform | None = None) -> None:
-        self.database, self.transform = database, transform or Transform()
-        self._reader, self._buffers = DatumReader(), Buffers()
+        super().__init__(transform or Transform())
+        self.database = database
+        self._reader = DatumReader()
         self._complained = False
 
     def __len__(self) -> int:
@@ -60,37 +61,15 @@ class Records:
             raise self._at(index, exc) from exc
 
     def has(self, index: int) -> bool:
-        """Whether there is a record `index`; it costs no walk over the whole database."""
+        """Whether there is a record `index`."""
         return self.database.has(index)
 
-    def size(self, index: int = 0) -> tuple[int, ...]:
-        """Channels, height and width of a record after the transformation."""
-        return self._checked(index, self[index].pixels)
-
-    def batch(self, indices: Sequence[int], draws: Array | None = None) -> tuple[Array, Array]:
-        """Images [N, C, h, w] and labels [N] of records; the first one fixes the size. `draws` [N, 3] place crops and mirrors."""
-        first = self[indices[0]]
-        size = self._checked(indices[0], first.pixels)
-        images, labels = self._buffers.array((len(indices), *size)), np.empty(len(indices), np.float32)
-        at = 0
-        while at < len(indices):
-            done = 0 if draws is not None else self._run(indices, at, first.pixels.shape, images, labels)
-            if not done:
-                picture = first if at == 0 else self[indices[at]]
-                self._one(indices[at], picture.pixels, images[at], None if draws is None else draws[at])
-                labels[at] = picture.label
-            at += done or 1
-        return images, labels
-
-    def _one(self, index: int, pixels: Array, out: Array, draw: Array | None) -> None:
-        size = self._checked(index, pixels)
-        if size != out.shape:
-            have, want = (" x ".join(map(str, shape)) for shape in (size, out.shape))
-            raise self._at(index, f"is {have} (channels x height x width), the first of its batch {want}; crop_size or a batch of 1 would allow it")
-        self.transform.apply(pixels, out, draw)
+    def place(self, index: int) -> str:
+        """The database, and the record's number from 0."""
+        return f"{self.database.path}: record {index}"
 
     def _run(self, indices: Sequence[int], at: int, size: tuple[int, ...], images: Array, labels: Array) -> int:
-        """Read raw records that follow each other, and are laid out alike, in one go; how many were, 0 where it does not pay."""
+        """Read raw records that follow each other, and are laid out alike, in one go."""
         like = self._reader.like
         if like is None or like[:3] != size or like.data[1] - like.data[0] < prod(size):
             return 0
@@ -109,13 +88,6 @@ class Records:
             self.transform.apply(view, images[at + done : at + done + count])
         return len(found)
 
-    def _checked(self, index: int, pixels: Array) -> tuple[int, ...]:
-        """What becomes of a picture; DataError with its place where Caffe would stop."""
-        try:
-            return self.transform.size(*pixels.shape)
-        except DataError as exc:
-            raise self._at(index, exc) from exc
-
     def _pixels(self, record: bytes, datum: Datum) -> Array:
         """[C, H, W] of a record; force_color and force_gray act on encoded ones."""
         color, gray = self.transform.force_color, self.transform.force_gray
@@ -127,9 +99,6 @@ class Records:
         if color and gray:
             raise DataError("transform_param has force_color and force_gray; write one of the two")
         return decode(record[slice(*datum.data)], color=color if color or gray else None)
-
-    def _at(self, index: int, problem: object) -> DataError:
-        return DataError(f"{self.database.path}: record {index}: {problem}")
 
 
 def _equal_steps(starts: list[int]) -> list[tuple[int, int, int]]:
