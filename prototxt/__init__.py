@@ -3,7 +3,7 @@
 parse(path, kind="net" | "solver") -> Message      the file as written
 upgrade(message) -> Message                        the same as a file of today
 to_dict(message) -> dict                           plain values, by the schema's names
-    batches(net path, phase) -> iterator               {top: array}, one dict a forward pass of the net's data layers
+batches(net path, phase) -> iterator               {top: array}, one dict a forward pass of the net's data layers
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolution and Deconvolution, 1-D to 3-D, grouped and dilated; several bottoms share one set of weights.
+"""Convolution and Deconvolution, 1-D to 3-D, grouped and dilated; several bottoms share one set of weights. Im2col of any dimension.
 
 Caffe rounds the output size down. Weights: [out, in / group, k...]; of a Deconvolution [in, out / group, k...], as torch has them.
 """
@@ -28,6 +28,21 @@ def deconvolution(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return _recipe(layer, shapes, transposed=True)
 
 
+@layer("Im2col", in_place="the patches have another shape")
+def im2col(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """[N, C, spatial...] -> [N, C k..., out...]: the patch under each place of a kernel, channel by channel."""
+    p, shape = layer.spec.convolution_param, shapes[0]
+    axis = axis_of(p.axis, len(shape))
+    spatial = len(shape) - axis - 1
+    if spatial < 1:
+        raise NetError(f"{list(shape)} has no axes behind the channels, axis {axis}")
+    kernel, stride, pad, dilation = _window(p, spatial)
+    size = tuple(map(_size, shape[axis + 1 :], kernel, stride, pad, dilation))
+    _check_fit(size, kernel, pad, shape[axis + 1 :])
+    args = {"axis": axis, "kernel_size": kernel, "stride": stride, "padding": pad, "dilation": dilation}
+    return Recipe("convolution.Im2col", args, ((*shape[:axis], shape[axis] * prod(kernel), *size),))
+
+
 def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Recipe:
     p = layer.spec.convolution_param
     shape = shapes[0]
@@ -37,13 +52,7 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
         raise NetError(f"convolves {spatial} axes of {list(shape)} behind axis {axis}; torch convolves 1 to 3")
     if any(other != shape for other in shapes):
         raise NetError(f"its bottoms share one set of weights, so their shapes must be equal: {', '.join(str(list(s)) for s in shapes)}")
-    kernel = _sizes(p, "kernel_size", "kernel", spatial, None)
-    stride = _sizes(p, "stride", "stride", spatial, 1)
-    pad = _sizes(p, "pad", "pad", spatial, 0)
-    dilation = _sizes(p, "dilation", None, spatial, 1)
-    for name, sizes, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("pad", pad, 0), ("dilation", dilation, 1)):
-        if min(sizes) < least:
-            raise NetError(f"{name} {list(sizes)}: each must be at least {least}")
+    kernel, stride, pad, dilation = _window(p, spatial)
     channels, out = shape[axis], p.num_output
     group = channels if layer.type != "Convolution" and not transposed and not p.has("group") else p.group
     if out < 1:
@@ -51,8 +60,7 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
     if group < 1 or channels % group or out % group:
         raise NetError(f"{channels} channels and num_output {out} cannot be divided into {group} groups")
     size = tuple(map(_transposed_size if transposed else _size, shape[axis + 1 :], kernel, stride, pad, dilation))
-    if min(size) < 1:
-        raise NetError(f"a kernel of {list(kernel)} does not fit into {list(shape[axis + 1 :])} with pad {list(pad)}")
+    _check_fit(size, kernel, pad, shape[axis + 1 :])
     top = (*shape[:axis], out, *size)
     first, second = (channels, out // group) if transposed else (out, channels // group)
     blobs = [ParamBlob("weight", (first, second, *kernel), filler(p, "weight_filler"))]
@@ -63,11 +71,29 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
     args |= {"groups": group} if group != 1 else {}
     args |= {"bias": False} if not p.bias_term else {}
     name = f"Conv{'Transpose' if transposed else ''}{spatial}d"
-    module = f"nn.{name}" if len(shapes) == 1 and axis <= 1 else f"convolution.{name}Each"
-    if axis > 1:
-        args["axis"] = axis
+    short = not transposed and any(_extent(k, d) > i + 2 * q for i, k, q, d in zip(shape[axis + 1 :], kernel, pad, dilation, strict=True))
+    module = f"nn.{name}" if len(shapes) == 1 and axis <= 1 and not short else f"convolution.{name}Each"
+    args |= {"axis": axis} if axis > 1 else {}
+    args |= {"short": True} if short else {}
     macs = prod(shape[:axis]) * first * second * prod(kernel) * prod(shape[axis + 1 :] if transposed else size) * len(shapes)
     return Recipe(module, args, (top,) * len(shapes), tuple(blobs), macs)
+
+
+def _window(p: Any, spatial: int) -> tuple[tuple[int, ...], ...]:
+    """Kernel size, stride, pad and dilation, each for every spatial axis."""
+    kernel = _sizes(p, "kernel_size", "kernel", spatial, None)
+    stride = _sizes(p, "stride", "stride", spatial, 1)
+    pad = _sizes(p, "pad", "pad", spatial, 0)
+    dilation = _sizes(p, "dilation", None, spatial, 1)
+    for name, sizes, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("pad", pad, 0), ("dilation", dilation, 1)):
+        if min(sizes) < least:
+            raise NetError(f"{name} {list(sizes)}: each must be at least {least}")
+    return kernel, stride, pad, dilation
+
+
+def _check_fit(size: tuple[int, ...], kernel: tuple[int, ...], pad: tuple[int, ...], image: tuple[int, ...]) -> None:
+    if min(size) < 1:
+        raise NetError(f"a kernel of {list(kernel)} does not fit into {list(image)} with pad {list(pad)}")
 
 
 def _sizes(p: Any, name: str, pair: str | None, spatial: int, default: int | None) -> tuple[int, ...]:
@@ -86,9 +112,15 @@ def _sizes(p: Any, name: str, pair: str | None, spatial: int, default: int | Non
     return (default or 0,) * spatial if not listed else listed * spatial if len(listed) == 1 else listed
 
 
+def _extent(kernel: int, dilation: int) -> int:
+    return dilation * (kernel - 1) + 1
+
+
 def _size(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    return (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    """Cut towards zero: of an image that lacks less than a stride, C's division makes one window, and Caffe fills it with zeros."""
+    span = size + 2 * pad - _extent(kernel, dilation)
+    return (span // stride if span >= 0 else -(-span // stride)) + 1
 
 
 def _transposed_size(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+    return stride * (size - 1) + _extent(kernel, dilation) - 2 * pad

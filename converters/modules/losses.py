@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where Caffe cuts a probability
+LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where SoftmaxWithLoss cuts a probability
+LEAST_PROBABILITY = 1e-20  # where the other losses cut it
 
 
 def divisor(mode: str, batch: int, valid: Tensor) -> Tensor | int:
@@ -58,3 +59,78 @@ class EuclideanLoss(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b.reshape(a.shape)).square().sum() / (2 * a.shape[0])
+
+
+def classes_of(label: Tensor, batch: int) -> Tensor:
+    """The classes [N, 1] of float labels, cut towards zero."""
+    return label.detach().reshape(-1)[:batch, None].long()
+
+
+class HingeLoss(nn.Module):
+    """max(0, 1 - x) of the true class and max(0, 1 + x) of all others, or their squares, summed, by the batch size."""
+
+    def __init__(self, squared: bool = False) -> None:
+        super().__init__()
+        self.squared = squared
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        x = x[..., None].flatten(1)
+        sign = torch.ones_like(x).scatter(1, classes_of(label, x.shape[0]), -1.0)
+        cost = F.relu(1 + sign * x)
+        return (cost.square() if self.squared else cost).sum() / x.shape[0]
+
+
+class MultinomialLogisticLoss(nn.Module):
+    """Mean of -log p[label]; a probability below 1e-20 counts as 1e-20."""
+
+    def forward(self, p: Tensor, label: Tensor) -> Tensor:
+        p = p[..., None].flatten(1)
+        return -p.gather(1, classes_of(label, p.shape[0])).clamp(min=LEAST_PROBABILITY).log().sum() / p.shape[0]
+
+
+class ContrastiveLoss(nn.Module):
+    """d^2 of a similar pair, max(margin - d, 0)^2 of another (legacy: max(margin - d^2, 0)), summed, by twice the batch size.
+
+    Hadsell, Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006. The gradient divides by d + 1e-4 (CASES 16).
+    """
+
+    def __init__(self, margin: float, legacy: bool = False) -> None:
+        super().__init__()
+        self.margin, self.legacy = margin, legacy
+
+    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
+        squared = (a - b.reshape(a.shape))[..., None].flatten(1).square().sum(1)
+        if self.legacy:
+            apart = F.relu(self.margin - squared)
+        else:
+            distance = squared.detach().sqrt()
+            pull = squared / (2 * (distance + 1e-4))  # its gradient is Caffe's: (a - b) / (d + 1e-4), which is 0 for equal features
+            apart = F.relu(self.margin - (distance + (pull - pull.detach()))).square()
+        return torch.where(classes_of(similar, a.shape[0]).squeeze(1) != 0, squared, apart).sum() / (2 * a.shape[0])
+
+
+class InfogainLoss(nn.Module):
+    """-sum over l of matrix[label, l] * log softmax(x)[l] along `axis`, over the labels that count; log p is cut at log 1e-20.
+
+    The matrix [C, C] is a buffer, or the third input, which gets no gradient.
+    """
+
+    matrix: Tensor | None
+
+    def __init__(
+        self, axis: int, normalization: str, classes: int | None = None, ignore_label: int | None = None, probabilities: bool = False
+    ) -> None:
+        super().__init__()
+        self.axis, self.normalization, self.ignore_label, self.probabilities = axis, normalization, ignore_label, probabilities
+        self.register_buffer("matrix", None if classes is None else torch.eye(classes))
+
+    def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        matrix = (self.matrix if matrix is None else matrix).detach().reshape(x.shape[self.axis], -1).to(x.dtype)  # type: ignore[union-attr]
+        log_p = x.log_softmax(self.axis).movedim(self.axis, -1)
+        log_p = log_p + (log_p.clamp(min=math.log(LEAST_PROBABILITY)) - log_p).detach()  # cut in the value, not in the gradient
+        label = label.detach().long().reshape(log_p.shape[:-1])
+        valid = torch.ones_like(label, dtype=x.dtype) if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
+        cost = -(F.embedding(torch.where(valid > 0, label, 0), matrix) * log_p).sum(-1)
+        batch = math.prod(x.shape[: self.axis])
+        loss = (cost * valid).sum() / divisor(self.normalization, batch, valid)
+        return (loss, x.softmax(self.axis)) if self.probabilities else loss
