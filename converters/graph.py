@@ -79,7 +79,10 @@ class DataLayer:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The net. `inputs` are blobs that some step reads; `unused` those that the data layers make for nobody."""
+    """The net. `inputs` are blobs that some step reads; `unused` those that the data layers make for nobody.
+
+    `views` are blobs whose memory another blob's layer has overwritten, and the value that they show since then.
+    """
 
     name: str
     state: State
@@ -89,6 +92,7 @@ class Graph:
     outputs: tuple[str, ...]
     data_layers: tuple[DataLayer, ...]
     values: Mapping[Value, Shape]
+    views: Mapping[str, Value]
     force_backward: bool
     notes: tuple[str, ...]  # what was assumed
 
@@ -130,8 +134,8 @@ def resolve(net: Net, shapes: Mapping[str, Sequence[int]] | None = None) -> Grap
     """
     found = _rules_of(net)
     builder = _Builder(net, {k: tuple(v) for k, v in (shapes or {}).items()})
-    for layer, rule in zip(net.layers, found, strict=True):
-        builder.add(layer, rule)
+    for layer, rule, key in zip(net.layers, found, builder.keys, strict=True):
+        builder.add(layer, rule, key)
     return builder.graph()
 
 
@@ -160,6 +164,8 @@ class _Builder:
         self.values: dict[Value, Shape] = {}
         self.current: dict[str, Value] = {}
         self.readers: dict[Value, int] = {}
+        self.memory: dict[Value, Value] = {}  # the value in whose memory another one lies
+        self.views: dict[str, Value] = {}
         self.fed: list[str] = []
         self.steps: list[Step] = []
         self.data: list[DataLayer] = []
@@ -167,9 +173,10 @@ class _Builder:
         self.notes: list[str] = []
         self.keys = identifiers([layer.name or layer.type for layer in net.layers], prefix="layer")
 
-    def add(self, layer: Layer, rule: Rule) -> None:
+    def add(self, layer: Layer, rule: Rule, key: str) -> None:
+        """Add one layer, under the name `key` of its submodule; NetError with its place."""
         try:
-            self._add(layer, rule, self.keys[len(self.steps) + len(self.data)])
+            self._add(layer, rule, key)
         except UnsupportedLayer as exc:
             raise UnsupportedLayer(f"{layer}: {exc}") from None
         except NetError as exc:
@@ -195,6 +202,8 @@ class _Builder:
         for top, weight in zip(new, weights, strict=True):
             if layer.spec.loss_weight and weight:
                 self.readers[top] = 1  # Caffe counts the loss as a reader, and splits the blob for it
+        if rule.shares:
+            self.memory.update(dict.fromkeys(new, self._root(bottoms[0])))
         params = self._params(layer, made)
         blocked = tuple(not p for p in layer.spec.propagate_down) or (False,) * len(bottoms)
         if self.net.force_backward:
@@ -210,7 +219,49 @@ class _Builder:
                 raise NetError(f"reads the blob {bottom!r}, which no earlier layer makes{hint}")
         if layer.spec.propagate_down and len(layer.spec.propagate_down) != len(layer.bottoms):
             raise NetError(f"{len(layer.spec.propagate_down)} propagate_down for {len(layer.bottoms)} bottoms: one for each, or none")
+        for blob in dict.fromkeys(layer.bottoms):
+            self._look_through(blob)
         return tuple(self.current[b] for b in layer.bottoms)
+
+    def _look_through(self, blob: str) -> None:
+        """A blob that is read after its memory was overwritten through another one becomes a step of its own."""
+        source = self.views.pop(blob, None)
+        if source is None:
+            return
+        old = self.current[blob]
+        shape = self.values[old]
+        value = self.current[blob] = Value(blob, old.version + 1)
+        self.values[value], self.memory[value] = shape, self._root(source)
+        (key,) = identifiers([f"{blob}_view"], prefix="layer", taken=self.keys)
+        self.keys = (*self.keys, key)
+        recipe = Recipe("shape.Reshape", {"dims": (0, *shape[1:]) if shape else ()}, (shape,))
+        self.steps.append(
+            Step(
+                f"{blob} (overwritten)",
+                "Reshape",
+                key,
+                "",
+                recipe,
+                (source,),
+                (self.values[source],),
+                (value,),
+                (0.0,),
+                (False,),
+                (),
+                rule_for("Reshape"),
+            )
+        )
+
+    def _root(self, value: Value) -> Value:
+        return self.memory.get(value, value)
+
+    def _overwritten(self, old: Value, new: Value) -> None:
+        """`new` was written into the memory of `old`: whatever else lies there shows it too (nets/random-04)."""
+        root = self._root(old)
+        self.memory[new] = root
+        for blob, value in self.current.items():
+            if blob != new.blob and self._root(value) == root:
+                self.views[blob] = new
 
     def _count_readers(self, layer: Layer, bottoms: tuple[Value, ...]) -> None:
         for bottom in bottoms:
@@ -254,6 +305,7 @@ class _Builder:
                 if rule.in_place:
                     raise NetError(f"writes {top!r} in place, and {rule.in_place}; give this top another name")
                 version = old.version + 1
+                self._overwritten(old, Value(top, version))
             value = Value(top, version)
             self.current[top] = value
             self.values[value] = shape
@@ -288,12 +340,24 @@ class _Builder:
                 raise NetError(f"{_sharing(i, spec, owner)}: {name} is {value:g} here and {owner.multipliers[name]:g} there")
         return owner.step, owner.index
 
+    def _with_split_weights(self, step: Step) -> Step:
+        """A top with an explicit loss_weight that other layers read is split, and Caffe moves the weight to the split: the layer is
+        left with its default, 1 for a loss (nets/loss-blob-consumed-weight-two)."""
+        split = [bool(w) and self.readers.get(top, 0) > 1 for top, w in zip(step.tops, step.loss_weights, strict=True)]
+        if not any(split):
+            return step
+        default = [1.0 if step.rule.automatic and i == 0 else 0.0 for i in range(len(split))]
+        moved = [w if s else 0.0 for w, s in zip(step.loss_weights, split, strict=True)]
+        return replace(step, loss_weights=tuple(d + m for d, m in zip(default, moved, strict=True)))
+
     def _with_multipliers(self, step: Step) -> Step:
         params = tuple(replace(p, spec=replace(p.spec, **self.owners[p.spec.name].multipliers)) if p.spec.name else p for p in step.params)
         return replace(step, params=params)
 
     def graph(self) -> Graph:
         read = {b for step in self.steps for b in step.bottoms}
+        for blob in [b for b in self.views if self.current[b] not in read]:
+            self._look_through(blob)
         inputs = tuple(b for b in self.fed if Value(b) in read)
         outputs = tuple(dict.fromkeys(v.blob for step in self.steps for v in step.tops if v == self.current[v.blob] and v not in read))
         if not inputs and not self.steps:
@@ -302,12 +366,13 @@ class _Builder:
         return Graph(
             self.net.name,
             self.net.state,
-            tuple(self._with_multipliers(step) for step in self.steps),
+            tuple(self._with_split_weights(self._with_multipliers(step)) for step in self.steps),
             inputs,
             unused,
             outputs,
             tuple(self.data),
             self.values,
+            self.views,
             self.net.force_backward,
             tuple(self.notes),
         )

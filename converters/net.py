@@ -22,6 +22,9 @@ class Blobs(dict[str, Tensor]):
 
     def __init__(self, graph: Graph, recorded: Mapping[Value, Tensor]) -> None:
         super().__init__({blob: recorded[value] for blob, value in graph.last.items() if value in recorded})
+        for blob, source in graph.views.items():
+            if source in recorded:
+                self[blob] = recorded[source].reshape(recorded[graph.last[blob]].shape)
         self.recorded = recorded
 
 

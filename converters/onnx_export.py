@@ -23,8 +23,8 @@ from prototxt import NetError
 from prototxt.files import atomic_path
 
 from .graph import Graph, Step, Value
-from .onnx_ops import translations
 from .modules.pooling import WideAvgPool2d
+from .onnx_ops import translations
 from .preprocessing import Preprocessing
 from .samples import sample_inputs
 

@@ -39,7 +39,10 @@ RuleFunction = Callable[[Layer, tuple[Shape, ...]], Recipe | Inputs]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a layer type is met. `automatic` losses get a top when the file gives none; `in_place` is empty, or says why not."""
+    """How a layer type is met. `automatic` losses get a top when the file gives none; `in_place` is empty, or says why not.
+
+    The tops of a layer that `shares` lie in the memory of its bottom: what is written in place to one of them changes all.
+    """
 
     type: str
     make: RuleFunction
@@ -48,6 +51,7 @@ class Rule:
     equal_counts: bool = False
     automatic: bool = False
     in_place: str = ""
+    shares: bool = False
     onnx: str = ""  # why ONNX cannot express it; empty if it can
     differs: str = ""  # how it differs from Caffe; empty if it does not
 
@@ -62,6 +66,7 @@ def layer(
     equal_counts: bool = False,
     automatic: bool = False,
     in_place: str = "",
+    shares: bool = False,
     onnx: str = "",
     differs: str = "",
 ) -> Callable[[RuleFunction], RuleFunction]:
@@ -71,7 +76,7 @@ def layer(
         for name in types:
             if name in _RULES:
                 raise ValueError(f"layer type {name!r} has a rule already: {_RULES[name].make.__module__}.{_RULES[name].make.__qualname__}")
-            _RULES[name] = Rule(name, make, _range(bottoms), _range(tops), equal_counts, automatic, in_place, onnx, differs)
+            _RULES[name] = Rule(name, make, _range(bottoms), _range(tops), equal_counts, automatic, in_place, shares, onnx, differs)
         return make
 
     return register

@@ -50,13 +50,13 @@ def slice_(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("shape.Slice", {"sizes": tuple(sizes), "dim": axis}, made)
 
 
-@layer("Split", tops=(1, None), in_place="Caffe refuses that")
+@layer("Split", tops=(1, None), shares=True, in_place="Caffe refuses that")
 def split(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """The same blob under several names."""
     return Recipe("shape.Split", {"copies": len(layer.tops)}, shapes * len(layer.tops))
 
 
-@layer("Flatten", in_place="Caffe refuses that")
+@layer("Flatten", shares=True, in_place="Caffe refuses that")
 def flatten(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Joins the axes from `axis` to `end_axis` into one."""
     p = layer.spec.flatten_param
@@ -67,7 +67,7 @@ def flatten(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("nn.Flatten", {"start_dim": axis, "end_dim": end - len(shapes[0])}, (top,))
 
 
-@layer("Reshape", in_place="Caffe refuses that")
+@layer("Reshape", shares=True, in_place="Caffe refuses that")
 def reshape(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """0 copies the axis at its place, -1 is inferred; `axis` and `num_axes` limit what is reshaped."""
     p, shape = layer.spec.reshape_param, shapes[0]

@@ -123,4 +123,3 @@ def check_labels(labels: Any, classes: int, *, records: Sequence[int] = (), plac
         first = int(np.argmax(wrong))
         record = records[first] if first < len(records) else first
         raise DataError(f"{place}: record {record}: label {flat[first]:g} is none of {classes} classes (0 to {classes - 1})")
-

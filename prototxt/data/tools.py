@@ -27,7 +27,7 @@ from .paths import Paths
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]  # how many are done, of how many
-_COMMIT = 1000  # records a transaction
+_COMMIT, _COMMIT_BYTES = 1000, 1 << 26  # records a transaction, and their bytes, at most
 _KEY = 511  # bytes of a key at most
 
 
@@ -55,7 +55,7 @@ def convert_imageset(
 ) -> Converted:
     """Write the pictures of a list (`path label` a line) to a new LMDB, as Caffe's convert_imageset does.
 
-    `size` is (height, width). `encoded` keeps pictures compressed, as "png" or "jpg" files. A picture that cannot be read is an error, or
+    `size` is (height, width). `encoded` keeps pictures compressed: "png", "jpg", or "same" as the file. A picture that cannot be read is an error, or
     passed over with `skip`. `check_size` refuses pictures of another size than the first.
     """
     lines, paths = Lines(listing), Paths(Path(listing).parent)
@@ -71,7 +71,7 @@ def convert_imageset(
                 record, shape = _record(paths.find(root_folder + name), label, gray=gray, size=size, encoded=encoded)
                 if check_size and shape != (first or [shape])[0]:
                     raise DataError(f"{shape[0]} x {shape[1]} x {shape[2]} (channels x height x width), the first is {first[0]}")
-                first.append(shape) if not first else None
+                first = first or [shape]
                 target.put(f"{number:08d}_{name}", record)
             except DecantError as exc:
                 if not skip:
@@ -87,7 +87,9 @@ def _record(path: Path, label: int, *, gray: bool, size: tuple[int, int] | None,
     data = read_file(path, limit=1 << 30)
     image = decode(data, color=not gray)
     if encoded:
-        if size is None and path.suffix.lower().lstrip(".").replace("jpeg", "jpg") == encoded.replace("jpeg", "jpg"):
+        suffix = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+        encoded = suffix if encoded == "same" else encoded.lower()
+        if size is None and suffix == encoded:
             return datum((), data, label, encoded=True), image.shape  # as it is, in as many channels as the file has
         return datum((), _compressed(resize(image, *size) if size else image, encoded), label, encoded=True), image.shape
     image = resize(image, *size) if size else image
@@ -113,7 +115,7 @@ class _NewLmdb:
         if path.exists():
             raise FileProblem(f"{path}: exists already; remove it, or name another folder")
         self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._size = 1 << 30
+        self._size, self._bytes = 1 << 30, 0
         self._waiting: list[tuple[bytes, bytes]] = []
 
     def __enter__(self) -> _NewLmdb:
@@ -129,12 +131,13 @@ class _NewLmdb:
         return self
 
     def put(self, name: str, record: bytes) -> None:
-        """Add a record; keys must come in no order."""
+        """Add a record."""
         key = name.encode("utf-8", "surrogateescape")
         if len(key) > _KEY:
             raise DataError(f"{name[:60]}...: a name of {len(key) - 9} bytes; an LMDB's key holds {_KEY - 9}")
         self._waiting.append((key, record))
-        if len(self._waiting) >= _COMMIT or sum(len(value) for _, value in self._waiting[-1:]) * len(self._waiting) > 1 << 26:
+        self._bytes += len(record)
+        if len(self._waiting) >= _COMMIT or self._bytes > _COMMIT_BYTES:
             self._commit()
 
     def _commit(self) -> None:
@@ -144,6 +147,7 @@ class _NewLmdb:
                     for key, record in self._waiting:
                         transaction.put(key, record)
                 self._waiting.clear()
+                self._bytes = 0
             except self._lmdb.MapFullError:
                 self._size *= 2
                 self._env.set_mapsize(self._size)
@@ -169,7 +173,7 @@ def compute_mean(database: str | Path, out: str | Path | None = None, *, progres
     """The mean over the records of a database, float32 [C, H, W], also written to `out` as a .binaryproto, as compute_image_mean does."""
     records = Records(open_database(database))
     total: Array | None = None
-    count = 0
+    count, most = 0, len(records) if progress is not None else 0
     while records.has(count):
         pixels = records[count].pixels
         if total is None:
@@ -180,7 +184,7 @@ def compute_mean(database: str | Path, out: str | Path | None = None, *, progres
         total += pixels
         count += 1
         if progress is not None:
-            progress(count, len(records) if isinstance(records.database, type(records.database)) else 0)
+            progress(count, most)
     if total is None:
         raise DataError(f"{database}: the database is empty")
     mean = (total / count).astype(np.float32)
