@@ -67,6 +67,7 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
     with_ceil: dict[str, nn.Module] = {}
     try:
         with_ceil = _spell_out_average_pooling(net)
+        _as_operators(net, on=True)
         wrapped = _Named(net.module, graph.outputs, preprocessing.module() if preprocessing else None).eval()
         with _quiet():
             program, dynamic = _exported(graph, wrapped)
@@ -75,6 +76,7 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
             _restore_names(program.model, graph)
             _write(program.model, Path(path))
     finally:
+        _as_operators(net, on=False)
         for key, module in with_ceil.items():
             net.module.set_submodule(key, module)
         net.module.train(training)
@@ -93,6 +95,13 @@ def _spell_out_average_pooling(net: Any) -> dict[str, nn.Module]:
             replaced[step.key] = module
             net.module.set_submodule(step.key, WideAvgPool2d(_both(module.kernel_size), _both(module.stride), _both(module.padding), ceil_mode=True))
     return replaced
+
+
+def _as_operators(net: Any, *, on: bool) -> None:
+    """Let modules that depend on their values stand for one operator, which onnx_ops translates."""
+    for module in net.module.modules():
+        if hasattr(module, "as_operator"):
+            module.as_operator = on
 
 
 def _both(value: Any) -> tuple[int, int]:

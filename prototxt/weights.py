@@ -11,7 +11,6 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ import numpy as np
 
 from .errors import FileProblem, WeightsError
 from .files import check_file
-from .wire import BYTES, MAX_AXES, Blob, Wire
+from .h5 import floats, member, opened
+from .wire import BYTES, Blob, Wire
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MAX_SHARED = 1000  # blobs of a layer that HDF5 stores elsewhere: no layer of Caffe's has as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,30 +129,30 @@ def _read_hdf5(path: Path) -> Weights:
     import h5py
 
     layers: list[LayerBlobs] = []
+    shared: set[tuple[str, int]] = set()
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):
-            blobs = {key: item[key] for key in item if isinstance(item[key], h5py.Dataset)}
-            indices = sorted(int(k) for k in blobs if k.isdigit())
-            arrays = []
-            for i in range(max(indices, default=-1) + 1):
-                dataset = blobs.get(str(i))
-                if dataset is None:
-                    shared.add((name, i))
-                    arrays.append(Blob((0,), False, np.empty(0, np.float32)))
-                    continue
-                if dataset.ndim > MAX_AXES or prod(dataset.shape) > 2**31 - 1 or dataset.dtype.kind not in "fiu":
-                    raise WeightsError(f"{path}: /data/{name}/{i}: {dataset.dtype} of shape {dataset.shape} is no blob")
-                values = np.asarray(dataset[()], dtype=np.float64 if dataset.dtype == np.float64 else np.float32)
-                arrays.append(Blob(tuple(dataset.shape), False, values.reshape(-1)))
-            layers.append(LayerBlobs(name, "", tuple(arrays)))
+        if not isinstance(item, h5py.Group):
+            return
+        found = {int(key): member(item, key, path, WeightsError) for key in item if key.isascii() and key.isdecimal() and len(key) < 10}
+        datasets = {index: dataset for index, dataset in found.items() if isinstance(dataset, h5py.Dataset)}
+        count = max(datasets, default=-1) + 1
+        if count > len(datasets) + MAX_SHARED:
+            raise WeightsError(f"{path}: /data/{name} has a blob {count - 1:,}, but only {len(datasets)} in all; no layer of Caffe's is so")
+        shared.update((name, i) for i in range(count) if i not in datasets)
+        layers.append(LayerBlobs(name, "", tuple(_dataset_blob(datasets.get(i), path) for i in range(count))))
 
-    shared: set[tuple[str, int]] = set()
-    try:
-        with h5py.File(path, "r") as f:
-            if not isinstance(f.get("data"), h5py.Group):
-                raise WeightsError(f"{path}: an HDF5 file without the group /data, so not weights that Caffe wrote")
-            f["data"].visititems(visit)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as exc:
-        raise WeightsError(f"{path}: a damaged HDF5 file: {exc}") from exc
+    with opened(path, WeightsError) as f:
+        data = member(f, "data", path, WeightsError)
+        if not isinstance(data, h5py.Group):
+            raise WeightsError(f"{path}: an HDF5 file without the group /data, so not weights that Caffe wrote")
+        data.visititems(visit)
     return Weights(path, tuple(layers), hdf5=True, shared=frozenset(shared))
+
+
+def _dataset_blob(dataset: Any, path: Path) -> Blob:
+    """A data set as a blob; an empty one for what is stored under the layer that owns it."""
+    if dataset is None:
+        return Blob((0,), False, np.empty(0, np.float32))
+    values = floats(dataset, path, WeightsError, np.float64 if dataset.dtype == np.float64 else np.float32)
+    return Blob(values.shape, False, values.reshape(-1))

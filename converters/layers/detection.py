@@ -113,7 +113,8 @@ def detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     args |= {"confidence": p.confidence_threshold} if p.has("confidence_threshold") else {}
     args |= _suppression(p.nms_param)
     args |= {"keep_top_k": p.keep_top_k} if p.keep_top_k > -1 else {}
-    return Recipe("detection.DetectionOutput", args, ((1, 1, 1, 7),))
+    onnx = "" if p.share_location and p.nms_param.eta == 1 else "ONNX's NonMaxSuppression has no eta, and one box for all classes"
+    return Recipe("detection.DetectionOutput", args, ((1, 1, 1, 7),), onnx=onnx)
 
 
 def _classes(p: Any) -> int:

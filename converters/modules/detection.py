@@ -166,8 +166,11 @@ class DetectionOutput(nn.Module):
         self.code, self.variance_in_target = code, variance_in_target
         self.confidence, self.overlap, self.eta = confidence, overlap, eta
         self.top_k, self.keep_top_k = top_k, keep_top_k
+        self.as_operator = False  # set while a file is written whose format has an operator for this
 
     def forward(self, loc: Tensor, confidence: Tensor, prior: Tensor) -> Tensor:
+        if self.as_operator:
+            return self.exported(loc.detach(), confidence.detach(), prior.detach())
         labels = torch.tensor([c for c in range(self.classes) if c != self.background], device=loc.device)
         score, box = self.candidates(loc.detach(), confidence.detach(), prior.detach(), labels)
         keep = score > self.confidence
@@ -180,6 +183,14 @@ class DetectionOutput(nn.Module):
             best = torch.where(keep, score, float("-inf")).flatten(1).topk(most).indices
             keep = keep & torch.zeros_like(keep).flatten(1).scatter(1, best, True).view_as(keep)
         return self.rows(score, box, keep, labels)
+
+    def exported(self, loc: Tensor, confidence: Tensor, prior: Tensor) -> Tensor:
+        """The same as one operator, for one box for all classes; converters/onnx_ops.py has its translation."""
+        priors, variance = corners(prior)
+        box = decode(loc.reshape(loc.shape[0], -1, 4), priors, variance, code=self.code, in_target=self.variance_in_target)
+        score = confidence.reshape(confidence.shape[0], priors.shape[0], -1)
+        settings = (self.background, self.overlap, self.top_k, self.keep_top_k, self.confidence)
+        return torch.ops.decant.detections(box, score, *settings)  # type: ignore[no-any-return]
 
     def candidates(self, loc: Tensor, confidence: Tensor, prior: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [N, labels, K] from the highest on, and their boxes [N, labels, K, 4]. Equal scores go by their prior."""

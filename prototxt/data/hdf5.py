@@ -1,8 +1,4 @@
-"""HDF5Data's files: data sets of numbers, one a top, whose first axis is the rows; and the file that HDF5Output writes.
-
-What stands in an HDF5 file may point elsewhere (external links and storage, virtual data sets); such are refused, and so is a data set
-that would unfold to more than 4,128 times its file (deflate reaches 1,032, and a byte becomes a float).
-"""
+"""HDF5Data's files: data sets of numbers, one a top, whose first axis is the rows; and the file that HDF5Output writes."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import atomic_path, check_file, read_file
+from ..h5 import check_numbers, floats, member, opened
 
 Array = np.ndarray[Any, Any]
-UNFOLDS, SPARE, MAX_COUNT = 4 * 1032, 1 << 26, 2**31 - 1
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -28,56 +24,30 @@ def read_list(path: str | Path) -> list[str]:
 
 
 def load(path: str | Path, names: Sequence[str]) -> list[Array]:
-    """The data sets `names` of a file as float32, all of the same number of rows."""
-    import h5py
-
+    """The data sets `names` of a file as float32."""
     path = check_file(path)
-    try:
-        with h5py.File(path, "r") as f:
-            arrays = [_read(_dataset(f, name, path), path.stat().st_size) for name in names]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as exc:
-        raise DataError(f"{path}: no HDF5 file, or a damaged one: {exc}") from exc
-    return arrays
+    with opened(path, DataError) as f:
+        return [floats(_dataset(f, name, path), path, DataError) for name in names]
 
 
 def shapes(path: str | Path, names: Sequence[str]) -> list[tuple[int, ...]]:
     """Their shapes, without reading them."""
-    import h5py
-
     path = check_file(path)
-    try:
-        with h5py.File(path, "r") as f:
-            return [tuple(_dataset(f, name, path).shape) for name in names]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as exc:
-        raise DataError(f"{path}: no HDF5 file, or a damaged one: {exc}") from exc
+    with opened(path, DataError) as f:
+        return [tuple(_dataset(f, name, path).shape) for name in names]
 
 
 def _dataset(f: Any, name: str, path: Path) -> Any:
     import h5py
 
-    link = f.get(name, getlink=True) if name in f else None
-    if link is None:
-        raise DataError(f"{path}: has no data set {name!r}; it has {', '.join(map(repr, sorted(f)[:20])) or 'none'}")
-    if isinstance(link, h5py.ExternalLink):
-        raise DataError(f"{path}: {name!r} is a link to another file; copy the data in")
-    found = f[name]
+    found = member(f, name, path, DataError)
     if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{path}: {name!r} is a group, not a data set")
-    if found.external or found.is_virtual:
-        raise DataError(f"{path}: {name!r} keeps its data in other files; copy them in")
-    if found.dtype.kind not in "fiu" or not found.shape:
-        what = "a single value" if not found.shape else f"of type {found.dtype}"
-        raise DataError(f"{path}: {name!r} is {what}; HDF5Data reads rows of whole or floating-point numbers")
+        what = "is a group, not a data set" if found is not None else f"is not there; it has {', '.join(map(repr, sorted(f)[:20])) or 'none'}"
+        raise DataError(f"{path}: the data set {name!r} {what}")
+    check_numbers(found, path, DataError)
+    if not found.shape:
+        raise DataError(f"{path}: {name!r} is a single value; HDF5Data reads rows")
     return found
-
-
-def _read(dataset: Any, file_size: int) -> Array:
-    if dataset.size > MAX_COUNT or 4 * dataset.size > UNFOLDS * file_size + SPARE:
-        raise DataError(f"{dataset.file.filename}: {dataset.name}: {dataset.shape} is more than a file of {file_size:,} bytes may unfold to")
-    out = np.empty(dataset.shape, np.float32)
-    if out.size:
-        dataset.read_direct(out)
-    return out
 
 
 def check_rows(arrays: Sequence[Array], names: Sequence[str], path: Path) -> int:

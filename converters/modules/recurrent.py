@@ -1,0 +1,78 @@
+"""Caffe's recurrent layers, unrolled over time. T steps, N streams, D hidden units; `cont` [T, N] is 0 where a stream restarts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def lstm_step(cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+    """cell [..., D], gates [..., 4 D] in the order input, forget, output, candidate, cont [..., 1] -> the next cell and state."""
+    keep, forget, give, candidate = gates.chunk(4, -1)
+    cell = cont * forget.sigmoid() * cell + keep.sigmoid() * candidate.tanh()
+    return cell, give.sigmoid() * cell.tanh()
+
+
+class LSTMUnit(nn.Module):
+    """One step of an LSTM: cell [1, N, D], gates [1, N, 4 D], cont [1, N] -> the next cell and state. cont scales the forget gate."""
+
+    def forward(self, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        return lstm_step(cell, gates, cont.detach()[..., None])
+
+
+class LSTM(nn.Module):
+    """x [T, N, ...], cont [T, N] (, static [N, ...]) (, state and cell [1, N, D]) -> states [T, N, D] (, the last state and cell).
+
+    The state and the cell start from zero if they are no inputs. Donahue et al., Long-term Recurrent Convolutional Networks, 2015.
+    """
+
+    def __init__(self, features: int, hidden: int, static: int | None = None, expose_hidden: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.expose_hidden = hidden, expose_hidden
+        self.weight_xc = nn.Parameter(torch.empty(4 * hidden, features))
+        self.bias_c = nn.Parameter(torch.empty(4 * hidden))
+        self.weight_static = None if static is None else nn.Parameter(torch.empty(4 * hidden, static))
+        self.weight_hc = nn.Parameter(torch.empty(4 * hidden, hidden))
+
+    def forward(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        inputs = F.linear(x.flatten(2), self.weight_xc, self.bias_c)
+        if self.weight_static is not None:
+            inputs = inputs + F.linear(rest[0].flatten(1), self.weight_static)
+        zeros = inputs.new_zeros(x.shape[1], self.hidden)
+        state, cell = (rest[-2][0], rest[-1][0]) if self.expose_hidden else (zeros, zeros)
+        states = []
+        for gates, keep in zip(inputs.unbind(0), cont.detach()[..., None].unbind(0), strict=True):
+            cell, state = lstm_step(cell, gates + F.linear(keep * state, self.weight_hc), keep)
+            states.append(state)
+        outputs = torch.stack(states)
+        return (outputs, state[None], cell[None]) if self.expose_hidden else outputs
+
+
+class RNN(nn.Module):
+    """x [T, N, ...], cont [T, N] (, static [N, ...]) (, state [1, N, D]) -> outputs [T, N, D] (, the last state).
+
+    state = tanh(W_hh cont state + W_xh x + b_h), output = tanh(W_ho state + b_o). The state starts from zero if it is no input.
+    """
+
+    def __init__(self, features: int, hidden: int, static: int | None = None, expose_hidden: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.expose_hidden = hidden, expose_hidden
+        self.weight_xh = nn.Parameter(torch.empty(hidden, features))
+        self.bias_h = nn.Parameter(torch.empty(hidden))
+        self.weight_static = None if static is None else nn.Parameter(torch.empty(hidden, static))
+        self.weight_hh = nn.Parameter(torch.empty(hidden, hidden))
+        self.weight_ho = nn.Parameter(torch.empty(hidden, hidden))
+        self.bias_o = nn.Parameter(torch.empty(hidden))
+
+    def forward(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        inputs = F.linear(x.flatten(2), self.weight_xh, self.bias_h)
+        if self.weight_static is not None:
+            inputs = inputs + F.linear(rest[0].flatten(1), self.weight_static)
+        state = rest[-1][0] if self.expose_hidden else inputs.new_zeros(x.shape[1], self.hidden)
+        states = []
+        for given, keep in zip(inputs.unbind(0), cont.detach()[..., None].unbind(0), strict=True):
+            state = (given + F.linear(keep * state, self.weight_hh)).tanh()
+            states.append(state)
+        outputs = F.linear(torch.stack(states), self.weight_ho, self.bias_o).tanh()
+        return (outputs, state[None]) if self.expose_hidden else outputs
