@@ -21,12 +21,12 @@ NETS = ROOT / "prototxt/nets"
 
 # Peak resident memory beyond what the imports took, of one way to read a file, in a fresh process.
 CHILD = """
-import json, resource, sys, time
+import json, time
 import numpy as np
 from prototxt.weights import read_weights
 from prototxt.schema import caffe_pb2
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 def rounds(run, n):
     times = []
     for _ in range(n):
@@ -46,15 +46,18 @@ print(json.dumps({{"wall": wall, "cpu": cpu, "peak": peak() - before}}))
 """
 
 MODULE_CHILD = """
-import json, resource, time
+import json, time
 import torch
-import converters
-net = converters.build(converters.resolve({net!r}))
+from converters import resolve
+from converters.net import build
+net = build(resolve({net!r}))
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 size = sum(p.numel() * 4 for p in net.module.state_dict().values())
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
 start = time.process_time()
 net.load({path!r})
-print(json.dumps({{"cpu": time.process_time() - start, "grown": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, "module": size}}))
+print(json.dumps({{"cpu": time.process_time() - start, "grown": peak() - before, "module": size}}))
 """
 
 
