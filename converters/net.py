@@ -52,6 +52,9 @@ class CaffeNet:
         if missing or foreign:
             what = f"lacks {missing}" if missing else f"has {foreign}"
             raise NetError(f"the feed {what}; the net's inputs are {list(self.graph.inputs)}")
+        empty = [name for name in self.graph.inputs if inputs[name].numel() == 0]
+        if empty:
+            raise NetError(f"the input {empty[0]!r} of shape {list(inputs[empty[0]].shape)} holds no values")
         recorded = BlobRecorder(self.built).record(inputs[name] for name in self.graph.inputs)
         fed = {Value(name): inputs[name] for name in self.graph.unused if name in inputs}
         return Blobs(self.graph, recorded | fed)

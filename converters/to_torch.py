@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from prototxt import NetError
+
 from .graph import Graph, Step, Value
 from .modules.sharing import SharedParameters
 from .names import identifiers
@@ -108,7 +110,11 @@ class BlobRecorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         """Run one node, and keep its value if it is a blob."""
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except (RuntimeError, IndexError, ValueError) as exc:
+            shapes = [list(v.shape) for v in self.map_nodes_to_values(n.args, n) if isinstance(v, Tensor)]
+            raise NetError(f"layer {n.target!r} does not take blobs of shape {shapes}: {str(exc).splitlines()[0]}") from exc
         if n.name in self.nodes:
             self.seen[self.nodes[n.name]] = result
         return result
