@@ -146,6 +146,11 @@ class Tracked:
         self._read.update(self._message.values, self._message.unknown)
         return self._message
 
+    @property
+    def untracked(self) -> Any:
+        """The message itself; what is read of it does not count."""
+        return self._message
+
     def passed_over(self) -> list[str]:
         """Fields of forks, and fields that no schema has, that were written and never read: `pooling_param.foo`."""
         message = self._message

@@ -1,6 +1,6 @@
 """Classification in PyTorch: heads, losses, labels, samplers, metrics, solver, trainer.
 
-    solver = pycls.Solver("solver.prototxt", weights=None, restore=None)
+solver = pycls.Solver("solver.prototxt", weights=None, restore=None)
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def restore_checkpoint(solver: Solver, path: Path) -> None:
     for (parameter, name), values in zip(wanted, state.history, strict=True):
         if values.size != parameter.numel():
             raise SolverError(f"{path}: a history blob of shape {list(values.shape)} for a parameter of shape {list(parameter.shape)}")
-        solver.optimizer.history(parameter, name).copy_(torch.from_numpy(np.ascontiguousarray(values)).reshape(parameter.shape))
+        solver.optimizer.history(parameter, name).copy_(torch.from_numpy(np.array(values)).reshape(parameter.shape))
     solver.iteration = state.iter
     for group in solver.optimizer.param_groups:
         if "t" in group:

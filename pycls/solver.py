@@ -1,8 +1,8 @@
 """Training as Caffe trains: one iteration at a time, with its nets, rates, updates, tests and snapshots. TRAINING.md has each rule.
 
-    solver = Solver("solver.prototxt", weights="start.caffemodel")
-    while solver.iteration < solver.settings.max_iter:
-        loss = solver.step()
+solver = Solver("solver.prototxt", weights="start.caffemodel")
+while solver.iteration < solver.settings.max_iter:
+    loss = solver.step()
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,6 @@ from prototxt.solver import SolverSettings, read_solver
 from .checkpoint import restore_checkpoint, write_checkpoint
 from .schedules import POLICIES
 from .updates import OPTIMIZERS, CaffeOptimizer
-
 
 RULE_OPTIONS = {
     "SGD": ("momentum",),
@@ -164,7 +162,9 @@ def share(source: CaffeNet, target: CaffeNet) -> None:
             continue
         theirs, ours = [p.blob.shape for p in other.params], [p.blob.shape for p in step.params]
         if theirs != ours:
-            raise SolverError(f"layer {step.name!r} has parameters {[list(s) for s in theirs]} in the train net and {[list(s) for s in ours]} in a test net")
+            raise SolverError(
+                f"layer {step.name!r} has parameters {[list(s) for s in theirs]} in the train net and {[list(s) for s in ours]} in a test net"
+            )
         _tie(source.module.get_submodule(other.key), other, target.module.get_submodule(step.key), step)
 
 

@@ -146,9 +146,7 @@ class Adam(CaffeOptimizer):
 
     histories = ("a", "b")
 
-    def __init__(
-        self, params: Iterable[Any], lr: float, momentum: float = 0.9, momentum2: float = 0.999, delta: float = 1e-8, **kwargs: Any
-    ) -> None:
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, momentum2: float = 0.999, delta: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(params, lr, momentum=momentum, momentum2=momentum2, delta=delta, t=0, **kwargs)
 
     def update(self, w: Tensors, g: Tensors, history: Tensors, rate: float, group: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CORPUS, SHARED
+from conftest import CORPUS, ROOT, SHARED
 
 _spec = importlib.util.spec_from_file_location("conformance_check", CORPUS / "check.py")
 assert _spec
@@ -19,8 +19,9 @@ check = importlib.util.module_from_spec(_spec)
 sys.modules["conformance_check"] = check
 _spec.loader.exec_module(check)
 
-KINDS = ("layers", "nets", "reject", "text", "upgrade", "weights")
+KINDS = ("layers", "nets", "solvers", "reject", "text", "upgrade", "weights", "data")
 BEYOND = ("models", "wild")
+DIFFERENCES = (ROOT / "docs/caffe-differences.md").read_text()  # names the cases where Decant is more generous than Caffe
 
 
 def cases() -> list[Any]:
@@ -50,4 +51,4 @@ def test_agrees_with_caffe(stem: Any, run: Any) -> None:
         return  # refused, with an error that names the defect
     if quirk:
         problems = [p for p in problems if not p.startswith("gradient")]
-    assert not problems
+    assert not problems or (problems[0].startswith("accepted") and f"`{place.parent.name}/{place.stem}`" in DIFFERENCES)

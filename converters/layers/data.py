@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from prototxt import NetError
@@ -58,7 +59,15 @@ def hdf5_data(layer: Layer, shapes: tuple[Shape, ...]) -> Inputs:
     """Data sets of HDF5 files, one for each top, of any shape."""
     if layer.spec.has("transform_param"):
         raise NetError("HDF5Data does not transform its data; remove transform_param")
-    return Inputs((None,) * len(layer.tops))
+    found = _at_hand(layer)
+    return Inputs(tuple(found.get(top) for top in layer.tops))
+
+
+def _at_hand(layer: Layer) -> dict[str, Shape]:
+    """The shapes of the tops as the layer's source has them, if it is there."""
+    from prototxt.data import record_shape
+
+    return record_shape(replace(layer, spec=layer.spec.untracked)) or {}  # type: ignore[attr-defined]
 
 
 def _images(layer: Layer, p: Any, *, size: tuple[int, int] | None = None, channels: int | None = None, crop: int = 0) -> Inputs:
@@ -71,6 +80,9 @@ def _images(layer: Layer, p: Any, *, size: tuple[int, int] | None = None, channe
             getattr(layer.spec, fork).message  # noqa: B018
     labels: tuple[Shape | None, ...] = ((p.batch_size,),) if layer.type != "AnnotatedData" else (None,)
     labels = labels[: len(layer.tops) - 1]
+    found = _at_hand(layer)
+    if found:
+        return Inputs(tuple(found[top] for top in layer.tops))
     if not crop and size is None:
         return Inputs((None, *labels))
     height, width = (crop, crop) if crop else size or (0, 0)

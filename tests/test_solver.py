@@ -1,0 +1,95 @@
+"""The solver beyond the recorded traces: exact resume, its own snapshots, errors that name the place."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPUS
+
+import pycls
+from prototxt import DecantError, SolverError
+from pycls.schedules import steps_passed
+from pycls.updates import SGD
+
+SOLVERS = ["sgd_momentum", "adam", "adadelta", "batchnorm", "shared_siamese", "snapshot_data_cursor", "iter_size3", "snapshot_adadelta_hdf5"]
+
+
+def weights(solver: pycls.Solver) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in solver.net.module.state_dict().items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A copy of a recorded solver's folder as the working directory."""
+    work = shutil.copytree(CORPUS / "solvers" / request.param, tmp_path / request.param)
+    monkeypatch.chdir(work)
+    return work
+
+
+@pytest.mark.parametrize("folder", SOLVERS, indirect=True)
+def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path) -> None:
+    """7 steps, snapshot, a new process's solver, 6 steps: bit for bit the same as 13, from any record on."""
+    straight = pycls.Solver("solver.prototxt", weights="start.caffemodel")
+    losses = [straight.step() for _ in range(13)]
+    first = pycls.Solver("solver.prototxt", weights="start.caffemodel")
+    for _ in range(7):
+        first.step()
+    resumed = pycls.Solver("solver.prototxt", restore=first.snapshot())
+    assert resumed.iteration == 7
+    assert [resumed.step() for _ in range(6)] == losses[7:]
+    for name, value in weights(straight).items():
+        assert value.equal(weights(resumed)[name]), name
+
+
+@pytest.mark.parametrize("folder", ["train_net_test_net"], indirect=True)
+def test_test_nets_share_the_weights(folder: Path) -> None:
+    with np.load("trace.npz") as z:
+        recorded = {key.split("/")[2]: z[key] for key in z.files if key.startswith("test/0/")}
+    solver = pycls.Solver("solver.prototxt", weights="start.caffemodel")
+    before = solver.test()
+    for name, value in recorded.items():
+        np.testing.assert_allclose(before[name].numpy(), value, rtol=1e-4, atol=1e-6)
+    for _ in range(5):
+        solver.step()
+    assert any(not before[name].equal(value) for name, value in solver.test().items())
+
+
+@pytest.mark.parametrize("folder", ["sgd_plain"], indirect=True)
+def test_a_loss_that_is_not_finite_stops_with_the_first_blob(folder: Path) -> None:
+    solver = pycls.Solver("solver.prototxt", weights="start.caffemodel")
+    with torch.no_grad():
+        solver.net.params()[next(iter(solver.net.params()))][0].fill_(float("nan"))
+    with pytest.raises(SolverError, match="not finite"):
+        solver.step()
+
+
+@pytest.mark.parametrize("folder", ["sgd_plain"], indirect=True)
+@pytest.mark.parametrize(("old", "new"), [("fixed", "cosine"), ("net.prototxt", "missing.prototxt"), ("base_lr", "bass_lr")])
+def test_bad_solvers_are_refused_by_name(folder: Path, old: str, new: str) -> None:
+    text = Path("solver.prototxt").read_text()
+    assert old in text
+    Path("solver.prototxt").write_text(text.replace(old, new, 1))
+    with pytest.raises(DecantError, match=r"cosine|missing\.prototxt|base_lr"):
+        pycls.Solver("solver.prototxt")
+
+
+def test_caffes_momentum_is_not_torchs() -> None:
+    """The rate is inside the velocity: after a drop Caffe's weights go on by what they had, torch's by the new rate."""
+    w = torch.ones(1, requires_grad=True)
+    optimizer = SGD([w], lr=1.0, momentum=0.5)
+    seen = []
+    for rate in (1.0, 0.1, 0.1):
+        optimizer.param_groups[0]["lr"] = rate
+        w.grad = torch.ones(1)
+        optimizer.step()
+        seen.append(float(w.detach()))
+    assert seen == pytest.approx([0.0, -0.6, -1.0])  # v = 1, 0.6, 0.4
+
+
+def test_steps_of_multistep() -> None:
+    assert [steps_passed(i, (4, 4, 5)) for i in range(8)] == [0, 0, 0, 0, 1, 2, 3, 3]
+    assert [steps_passed(i, ()) for i in range(3)] == [0, 0, 0]
