@@ -140,6 +140,24 @@ def upgrade(
     print(f"wrote {target}" + ("" if today != message else ": the file was of today already"))
 
 
+@app.command()
+def train(
+    solver: Annotated[Path, typer.Argument(help="A solver.prototxt.", show_default=False)],
+    weights: Weights = None,
+    snapshot: Annotated[Path | None, typer.Option(help="A .solverstate to go on from.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Train as `caffe train` did, with the same numbers; a signal snapshots and stops."""
+    import pycls
+    from pycls.trainer import train as run
+
+    if weights and snapshot:
+        raise typer.BadParameter("a snapshot names its own weights; give one of the two", param_hint="--weights, --snapshot")
+    with _stage("building the nets"):
+        made = pycls.Solver(solver, weights=weights, restore=snapshot, device=_device(device))
+    raise typer.Exit(0 if run(made, lambda line: print(line, flush=True)) else 1)
+
+
 # What the commands share ----------------------------------------------------------------------------------------------
 
 
@@ -154,6 +172,17 @@ def _shapes(written: list[str] | None) -> dict[str, tuple[int, ...]]:
         if not blob:
             raise typer.BadParameter(f"{item!r} is not blob=1,3,224,224", param_hint="--shape")
     return shapes
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from prototxt import SolverError
+
+    kinds = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in (*kinds, *(["cuda"] if len(kinds) > 1 else [])):
+        raise SolverError(f"--device {name}: this machine has {', '.join(kinds)}")
+    return name
 
 
 def _mean(written: str | None) -> tuple[float, ...]:

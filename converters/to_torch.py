@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -113,7 +114,8 @@ class BlobRecorder(fx.Interpreter):
         try:
             result = super().run_node(n)
         except (RuntimeError, IndexError, ValueError) as exc:
-            shapes = [list(v.shape) for v in self.map_nodes_to_values(n.args, n) if isinstance(v, Tensor)]
+            inputs = cast(tuple[object, ...], self.map_nodes_to_values(n.args, n))
+            shapes = [list(v.shape) for v in inputs if isinstance(v, Tensor)]
             raise NetError(f"layer {n.target!r} does not take blobs of shape {shapes}: {str(exc).splitlines()[0]}") from exc
         if n.name in self.nodes:
             self.seen[self.nodes[n.name]] = result

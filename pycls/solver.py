@@ -162,9 +162,7 @@ def share(source: CaffeNet, target: CaffeNet) -> None:
             continue
         theirs, ours = [p.blob.shape for p in other.params], [p.blob.shape for p in step.params]
         if theirs != ours:
-            raise SolverError(
-                f"layer {step.name!r} has parameters {[list(s) for s in theirs]} in the train net and {[list(s) for s in ours]} in a test net"
-            )
+            raise SolverError(f"layer {step.name!r} has parameters {theirs} in the train net and {ours} in a test net")
         _tie(source.module.get_submodule(other.key), other, target.module.get_submodule(step.key), step)
 
 

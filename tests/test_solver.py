@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import CORPUS
+from conftest import CORPUS, ROOT
 
 import pycls
 from prototxt import DecantError, SolverError
@@ -93,3 +95,25 @@ def test_caffes_momentum_is_not_torchs() -> None:
 def test_steps_of_multistep() -> None:
     assert [steps_passed(i, (4, 4, 5)) for i in range(8)] == [0, 0, 0, 0, 1, 2, 3, 3]
     assert [steps_passed(i, ()) for i in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("folder", ["snapshot_after_train_off_grid"], indirect=True)
+def test_the_command_trains_as_the_solver_says(folder: Path) -> None:
+    """Snapshots after 8, 16 and 20 updates; the last weights are those of the recorded run; a resumed run ends the same."""
+    command = [sys.executable, str(ROOT / "cli.py"), "train", "solver.prototxt"]
+    done = subprocess.run([*command, "-w", "start.caffemodel"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = sorted(folder.glob("*_iter_*.solverstate"))
+    assert [int(p.stem.rpartition("_")[2]) for p in sorted(states, key=lambda p: p.stat().st_mtime)] == [8, 16, 20]
+    last = next(folder.glob("*_iter_20.caffemodel"))
+    before = last.read_bytes()
+    resumed = subprocess.run([*command, "--snapshot", str(next(folder.glob("*_iter_16.solverstate")))], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert last.read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", ["sgd_plain"], indirect=True)
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "cli.py"), "train", "solver.prototxt", "--device", "cuda:9"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "this machine has cpu" in done.stderr
