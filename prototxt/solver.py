@@ -117,7 +117,7 @@ def _test_nets(s: Message, folder: Path) -> tuple[Net, ...]:
     extra = len(s.test_iter) - len(listed)
     if extra < 0 or (extra > 0 and generic is None):
         raise SolverError(f"{len(s.test_iter)} test_iter for {len(listed)} test nets: one for each")
-    listed += [generic] * extra
+    listed += [generic] * extra if generic is not None else []
     if s.test_state and len(s.test_state) != len(listed):
         raise SolverError(f"{len(s.test_state)} test_state for {len(listed)} test nets: one for each, or none")
     if listed and s.test_interval <= 0:

@@ -67,11 +67,8 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The rate of the next update, before lr_mult. SolverError if the policy is unknown."""
-        policy = POLICIES.get(self.settings.lr_policy)
-        if policy is None:
-            raise SolverError(f"{self.path}: lr_policy {self.settings.lr_policy!r} is unknown; there are {', '.join(POLICIES)}")
-        return policy(self.iteration, self.settings)
+        """The rate of the next update, before lr_mult."""
+        return POLICIES[self.settings.lr_policy](self.iteration, self.settings)
 
     @property
     def smoothed_loss(self) -> float:

@@ -38,6 +38,8 @@ def folder(tmp_path: Path) -> Path:
         ("old.prototxt", "nets/v1-classifier.prototxt"),
     ):
         shutil.copy(CORPUS / source, tmp_path / name)
+    for source in (CORPUS / "solvers/conv_net").iterdir():
+        shutil.copy(source, tmp_path)
     for name in ("prototxt", "converters", "pycls", "benchmarks", "cli.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
