@@ -150,7 +150,7 @@ def _rename(model: Any, graph: Graph) -> None:
         key = _scope(node)
         if key in steps:
             last[key] = node.outputs[-1] if len(node.outputs) == 1 else node.outputs[0]
-    taken = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    taken = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())} | set(output_names(graph).values())
     outputs = {id(value) for value in model.graph.outputs}
     for key, value in last.items():
         name = _value_name(graph, steps[key])

@@ -137,3 +137,12 @@ def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(GOOD[:10])
     with pytest.raises(WeightsError, match="shorter"):
         read_into(path, blob, np.empty(blob.shape, np.float32))
+
+
+def test_an_upgraded_file_holds_what_the_old_one_did() -> None:
+    """formats/weights_upgrade_binary: Caffe's upgrade_net_proto_binary changes the layers' form, not their values."""
+    folder = CORPUS / "formats/weights_upgrade_binary"
+    old, new = read_weights(folder / "input.caffemodel"), read_weights(folder / "expected.caffemodel")
+    found = [{layer.name: [blob.array.tolist() for blob in layer.blobs] for layer in file if layer.blobs} for file in (old, new)]
+    assert found[0] == found[1]
+    assert found[0]

@@ -87,7 +87,9 @@ class MVN(nn.Module):
         x = x - x.mean(axes, keepdim=True)
         if not self.normalize_variance:
             return x
-        return x / (x.square().mean(axes, keepdim=True).sqrt() + self.eps)
+        variance = x.square().mean(axes, keepdim=True)
+        constant = variance == 0  # where the root has no derivative, and Caffe passes no gradient on
+        return x / (torch.where(constant, 1.0, variance).sqrt() * ~constant + self.eps)
 
 
 class Normalize(nn.Module):
@@ -99,7 +101,14 @@ class Normalize(nn.Module):
         self.weight = nn.Parameter(torch.ones(()) if channels is None else torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        axes = tuple(range(1, x.dim())) if self.across_spatial else (1,)
-        norm = (x.square().sum(axes, keepdim=True) + self.eps).sqrt()
         weight = self.weight if self.weight.dim() == 0 else self.weight.view(-1, *(1,) * (x.dim() - 2))
-        return x / norm * weight
+        if self.weight.dim() and x.requires_grad:  # Caffe's backward passes through the norm first, and scales what comes out
+            x = x.detach() + (x - x.detach()) * weight.detach()
+            normal = self.normal(x)
+            return normal.detach() * weight + (normal - normal.detach())
+        return self.normal(x) * weight
+
+    def normal(self, x: Tensor) -> Tensor:
+        """x by its norm."""
+        axes = tuple(range(1, x.dim())) if self.across_spatial else (1,)
+        return x / (x.square().sum(axes, keepdim=True) + self.eps).sqrt()

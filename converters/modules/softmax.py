@@ -16,7 +16,11 @@ class ArgMax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.detach()
         rows = x[..., None].flatten(1) if self.axis is None else x.movedim(self.axis, -1)
-        order = rows.flip(-1).sort(dim=-1, descending=True, stable=True)  # flipped: the last of equals comes first
+        flipped = rows.flip(-1)  # so that the last of equals comes first
+        if torch.compiler.is_exporting():  # ONNX has no stable sort, but its TopK gives ties in order
+            order = flipped.topk(self.top_k, dim=-1)
+        else:
+            order = flipped.sort(dim=-1, descending=True, stable=True)
         value = order.values[..., : self.top_k]
         index = (rows.shape[-1] - 1 - order.indices[..., : self.top_k]).to(x.dtype)
         if self.axis is not None:
