@@ -201,6 +201,8 @@ def _restore_names(model: Any, graph: Graph) -> None:
         value.name = name
     for i, (value, name) in enumerate(zip(list(model.graph.outputs), output_names(graph).values(), strict=True)):
         if _is_input(value) or id(value) in taken:
+            if value.name == name:  # a constant, under the name that its output shall have
+                value.name = f"{name}@constant"
             node = onnx_ir.node("Identity", [value])
             node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
             model.graph.append(node)
