@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -64,6 +65,15 @@ def test_ci_runs_the_readmes_test_command() -> None:
     for command in line.split("&&"):
         wanted = shlex.split(command)[1:]
         assert all(word in script for word in wanted), f"{command} is not what .ci/run does"
+
+
+def test_the_page_of_layers_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("layers_script", ROOT / "scripts/layers.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (ROOT / "docs/layers.md").read_text() == script.page(), "run python scripts/layers.py"
 
 
 def test_benchmarks_named_on_pages_exist() -> None:

@@ -12,13 +12,13 @@ LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where SoftmaxW
 LEAST_PROBABILITY = 1e-20  # where the other losses cut it
 
 
-def divisor(mode: str, batch: int, valid: Tensor) -> Tensor | int:
-    """What a loss is divided by: FULL all, VALID those that count, BATCH_SIZE, NONE 1; never less than 1."""
-    if mode == "VALID":
+def divisor(mode: str, batch: int, count: int, valid: Tensor | None) -> Tensor | int:
+    """What a loss is divided by: FULL all, VALID those that count (None: all do), BATCH_SIZE, NONE 1; never less than 1."""
+    if mode == "VALID" and valid is not None:
         return valid.sum().clamp(min=1)
     if mode == "NONE":
         return 1
-    return torch.sym_max(math.prod(valid.shape) if mode == "FULL" else batch, 1)  # type: ignore[return-value]
+    return torch.sym_max(batch if mode == "BATCH_SIZE" else count, 1)  # type: ignore[return-value]
 
 
 class SoftmaxWithLoss(nn.Module):
@@ -29,13 +29,13 @@ class SoftmaxWithLoss(nn.Module):
         self.axis, self.normalization, self.ignore_label, self.probabilities = axis, normalization, ignore_label, probabilities
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        log_p = x.log_softmax(self.axis).movedim(self.axis, -1)
-        label = label.detach().trunc().long().reshape(log_p.shape[:-1])
-        valid = torch.ones_like(label, dtype=x.dtype) if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
-        cost = -log_p.gather(-1, torch.where(valid > 0, label, 0)[..., None]).squeeze(-1)
+        batch, inner = math.prod(x.shape[: self.axis]), math.prod(x.shape[self.axis + 1 :])
+        log_p = x.log_softmax(self.axis).reshape(batch, x.shape[self.axis], inner)
+        label = label.detach().long().reshape(batch, inner)
+        valid = None if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
+        cost = F.nll_loss(log_p, label, reduction="none", ignore_index=-(2**40) if self.ignore_label is None else self.ignore_label)
         cost = cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()
-        batch = math.prod(x.shape[: self.axis])
-        loss = (cost * valid).sum() / divisor(self.normalization, batch, valid)
+        loss = cost.sum() / divisor(self.normalization, batch, batch * inner, valid)
         return (loss, x.softmax(self.axis)) if self.probabilities else loss
 
 
@@ -47,10 +47,13 @@ class SigmoidCrossEntropyLoss(nn.Module):
         self.normalization, self.ignore_label, self.probabilities = normalization, ignore_label, probabilities
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        target = target.detach().reshape(x.shape)
-        valid = torch.ones_like(target) if self.ignore_label is None else (target.trunc() != self.ignore_label).to(x.dtype)
-        cost = F.binary_cross_entropy_with_logits(x, torch.where(valid > 0, target, 0), reduction="none")
-        loss = (cost * valid).sum() / divisor(self.normalization, x.shape[0], valid)
+        target, valid = target.detach().reshape(x.shape), None
+        if self.ignore_label is None:
+            total = F.binary_cross_entropy_with_logits(x, target, reduction="sum")
+        else:
+            valid = (target.trunc() != self.ignore_label).to(x.dtype)
+            total = F.binary_cross_entropy_with_logits(x, torch.where(valid > 0, target, 0), valid, reduction="sum")
+        loss = total / divisor(self.normalization, x.shape[0], math.prod(x.shape), valid)
         return (loss, x.sigmoid()) if self.probabilities else loss
 
 
@@ -58,7 +61,7 @@ class EuclideanLoss(nn.Module):
     """Half the sum of squared differences, by the batch size."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b.reshape(a.shape)).square().sum() / (2 * a.shape[0])
+        return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
 
 
 def classes_of(label: Tensor, batch: int) -> Tensor:
@@ -132,5 +135,5 @@ class InfogainLoss(nn.Module):
         valid = torch.ones_like(label, dtype=x.dtype) if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
         cost = -(F.embedding(torch.where(valid > 0, label, 0), matrix) * log_p).sum(-1)
         batch = math.prod(x.shape[: self.axis])
-        loss = (cost * valid).sum() / divisor(self.normalization, batch, valid)
+        loss = (cost * valid).sum() / divisor(self.normalization, batch, math.prod(valid.shape), valid)
         return (loss, x.softmax(self.axis)) if self.probabilities else loss

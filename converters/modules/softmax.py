@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class ArgMax(nn.Module):
         rows = x[..., None].flatten(1) if self.axis is None else x.movedim(self.axis, -1)
         flipped = rows.flip(-1)  # so that the last of equals comes first
         if torch.compiler.is_exporting():  # ONNX has no stable sort, but its TopK gives ties in order
-            order = flipped.topk(self.top_k, dim=-1)
+            order: Any = flipped.topk(self.top_k, dim=-1)
         else:
             order = flipped.sort(dim=-1, descending=True, stable=True)
         value = order.values[..., : self.top_k]
