@@ -20,7 +20,7 @@ from .errors import FileProblem, WeightsError
 from .files import atomic_path, check_file, read_file
 from .h5 import floats, member, opened
 from .weights import HDF5_MAGIC
-from .wire import BYTES, VARINT, Blob, Wire
+from .wire import BYTES, VARINT, Blob, Wire, varint
 
 Array = np.ndarray[Any, Any]
 LIMIT = 1 << 34  # bytes of a state
@@ -81,37 +81,28 @@ def _checked(path: Path, state: SolverState) -> SolverState:
 def _write_binary(path: Path, state: SolverState) -> None:
     net = state.learned_net.encode("utf-8", "surrogateescape")
     with open(path, "wb") as f:
-        f.write(b"\x08" + _varint(state.iter) + b"\x12" + _varint(len(net)) + net)
+        f.write(b"\x08" + varint(state.iter) + b"\x12" + varint(len(net)) + net)
         for i, array in enumerate(state.history):
             values = np.ascontiguousarray(array, "<f4")
             older = state.legacy[i : i + 1] == (True,)
             head = _legacy_shape(values.shape) if older else b""
-            head += b"\x2a" + _varint(values.nbytes) if values.size else b""
+            head += b"\x2a" + varint(values.nbytes) if values.size else b""
             tail = b"" if older or not values.shape else _shape(values.shape)
-            f.write(b"\x1a" + _varint(len(head) + values.nbytes + len(tail)) + head)
+            f.write(b"\x1a" + varint(len(head) + values.nbytes + len(tail)) + head)
             f.write(memoryview(values.reshape(-1).data).cast("B"))
             f.write(tail)
         if state.current_step or not any(state.legacy):  # Caffe knew no steps when it wrote the older shapes
-            f.write(b"\x20" + _varint(state.current_step))
+            f.write(b"\x20" + varint(state.current_step))
 
 
 def _shape(shape: tuple[int, ...]) -> bytes:
-    dims = b"".join(map(_varint, shape))
-    inner = b"\x0a" + _varint(len(dims)) + dims
-    return b"\x3a" + _varint(len(inner)) + inner
+    dims = b"".join(map(varint, shape))
+    inner = b"\x0a" + varint(len(dims)) + dims
+    return b"\x3a" + varint(len(inner)) + inner
 
 
 def _legacy_shape(shape: tuple[int, ...]) -> bytes:
-    return b"".join(bytes([number << 3]) + _varint(size) for number, size in enumerate(shape, 1))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return b"".join(bytes([number << 3]) + varint(size) for number, size in enumerate(shape, 1))
 
 
 # HDF5 -----------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .errors import WeightsError
+from .wire import BYTES, varint
 
 Array = np.ndarray[Any, Any]
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; Caffe reads no larger message
-_BYTES = 2  # wire type of what has a length
 
 
 def write_caffemodel(path: Path, name: str, layers: Sequence[tuple[bytes, Sequence[Array]]]) -> None:
@@ -36,23 +36,14 @@ def write_caffemodel(path: Path, name: str, layers: Sequence[tuple[bytes, Sequen
 
 def _blob_head(array: Array) -> bytes:
     """A BlobProto up to its values: the shape, and the tag and length of the packed floats."""
-    dims = b"".join(_varint(d) for d in array.shape)
+    dims = b"".join(varint(d) for d in array.shape)
     shape = _tag(1, len(dims)) + dims if dims else b""
     return _tag(7, len(shape)) + shape + _tag(5, 4 * array.size)
 
 
 def _tag(number: int, length: int) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(length)
+    return varint(number << 3 | BYTES) + varint(length)
 
 
 def _field_size(number: int, length: int) -> int:
     return len(_tag(number, length)) + length
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -13,8 +13,9 @@ WITH_DATA = ("Data", "HDF5Data", "HDF5Output", "ImageData", "MemoryData", "Windo
 HEAD = """# Layers
 
 Every layer type that Decant knows, from its rules; `python scripts/layers.py` makes this page. "exact" means that real Caffe's recorded
-numbers agree, forward and backward; "by its definition" that the corpus has no numbers of this type, which a fork defines. What differs on
-purpose stands in [caffe-differences.md](caffe-differences.md). A type that is not here is refused by name; [adding-a-layer.md](adding-a-layer.md) shows two ways out.
+numbers agree, forward and backward; "by its definition" that the corpus has no numbers of this type, which a fork defines. What
+differs on purpose stands in [caffe-differences.md](caffe-differences.md). A type that is not here is refused by name;
+[adding-a-layer.md](adding-a-layer.md) shows two ways out.
 
 | type | family | how | ONNX |
 |---|---|---|---|

@@ -21,7 +21,10 @@ def rnn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     features, hidden, static = _sizes(layer, shapes, states=1)
     blobs = _inputs(layer, ("h", hidden, features, static))
     p = layer.spec.recurrent_param
-    blobs += (ParamBlob("weight_hh", (hidden, hidden), filler(p, "weight_filler")), ParamBlob("weight_ho", (hidden, hidden), filler(p, "weight_filler")))
+    blobs += (
+        ParamBlob("weight_hh", (hidden, hidden), filler(p, "weight_filler")),
+        ParamBlob("weight_ho", (hidden, hidden), filler(p, "weight_filler")),
+    )
     blobs += (ParamBlob("bias_o", (hidden,), filler(p, "bias_filler")),)
     return _recipe("recurrent.RNN", layer, shapes, (features, hidden, static), blobs)
 
@@ -73,9 +76,7 @@ def _inputs(layer: Layer, sizes: tuple[str, int, int, int | None]) -> tuple[Para
     return blobs if static is None else (*blobs, ParamBlob("weight_static", (rows, static), weight))
 
 
-def _recipe(
-    module: str, layer: Layer, shapes: tuple[Shape, ...], sizes: tuple[int, int, int | None], blobs: tuple[ParamBlob, ...]
-) -> Recipe:
+def _recipe(module: str, layer: Layer, shapes: tuple[Shape, ...], sizes: tuple[int, int, int | None], blobs: tuple[ParamBlob, ...]) -> Recipe:
     features, hidden, static = sizes
     args: dict[str, Any] = {"features": features, "hidden": hidden}
     args |= {"static": static} if static is not None else {}

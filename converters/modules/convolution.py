@@ -63,9 +63,7 @@ class ConvTranspose3dEach(Each, nn.ConvTranspose3d):  # type: ignore[misc]
 class Im2col(nn.Module):
     """[..., C, spatial...] -> [..., C k..., out...]: the values under a kernel at each of its places, zeros outside; channels from `axis`."""
 
-    def __init__(
-        self, axis: int, kernel_size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
-    ) -> None:
+    def __init__(self, axis: int, kernel_size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]) -> None:
         super().__init__()
         self.axis, self.kernel_size, self.stride, self.padding, self.dilation = axis, kernel_size, stride, padding, dilation
 

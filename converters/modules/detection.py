@@ -41,9 +41,7 @@ class PriorBox(nn.Module):
         x_ = (torch.arange(x.shape[3], dtype=kind, device=x.device) + self.offset) * step[1]
         half = torch.tensor(self.sizes, dtype=kind, device=x.device) / 2
         y, x_ = y[:, None, None].expand(-1, x_.shape[0], half.shape[0]), x_[:, None].expand(y.shape[0], -1, half.shape[0])
-        box = torch.stack(
-            [(x_ - half[:, 0]) / width, (y - half[:, 1]) / height, (x_ + half[:, 0]) / width, (y + half[:, 1]) / height], dim=-1
-        )
+        box = torch.stack([(x_ - half[:, 0]) / width, (y - half[:, 1]) / height, (x_ + half[:, 0]) / width, (y + half[:, 1]) / height], dim=-1)
         box = box.clamp(0, 1) if self.clip else box
         variance = torch.tensor(self.variance, dtype=kind, device=x.device).expand(box.shape)
         return torch.stack([box.flatten(), variance.flatten()])[None].to(x.dtype)

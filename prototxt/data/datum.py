@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..wire import BYTES, MAX_COUNT, VARINT, Values, Wire
+from ..wire import BYTES, MAX_COUNT, VARINT, Values, Wire, varint
 
 Array = np.ndarray[Any, Any]
 _TAILS = 4096  # endings that are remembered: one for each label
@@ -139,18 +139,9 @@ def encode(array: Array, label: int = 0) -> bytes:
 def datum(shape: tuple[int, ...], data: bytes, label: int = 0, *, encoded: bool = False) -> bytes:
     """A record of bytes: `shape` is channels, height, width; `encoded` says that they are a picture file (shape is then left out)."""
     sizes = () if encoded else zip((1, 2, 3), shape, strict=True)
-    length = _varint(len(data))
+    length = varint(len(data))
     return _numbers(sizes) + b"\x22" + length + data + _numbers([(5, label), (7, int(encoded))])
 
 
 def _numbers(fields: Iterable[tuple[int, int]]) -> bytes:
-    return b"".join(_varint(number << 3) + _varint(value & (1 << 64) - 1) for number, value in fields)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return b"".join(varint(number << 3) + varint(value & (1 << 64) - 1) for number, value in fields)
