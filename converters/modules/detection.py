@@ -131,7 +131,7 @@ def suppress(box: Tensor, candidate: Tensor, threshold: float, eta: float = 1.0)
         return left & (place > best) & (worst <= limit), keep | ((place == best) & found), worst, limit
 
     worst = torch.zeros_like(box[..., 0])
-    state = (candidate.clone(), torch.zeros_like(candidate), worst, torch.full_like(worst[:, :1], threshold))
+    state: tuple[Tensor, ...] = (candidate.clone(), torch.zeros_like(candidate), worst, torch.full_like(worst[:, :1], threshold))
     if torch.compiler.is_compiling():
         return torch.while_loop(some, take, state)[1]  # type: ignore[attr-defined, no-any-return]
     while bool(some(*state)):
