@@ -10,6 +10,7 @@ from math import prod, sqrt
 from typing import Any
 
 from prototxt import NetError
+from prototxt.files import find_file, read_file
 from prototxt.net import Layer
 
 from ..recipe import Recipe, Shape
@@ -144,3 +145,88 @@ def _check_boxes(shapes: tuple[Shape, ...], classes: int, *, share_location: boo
     for what, shape, wanted in (("locations", loc, priors * boxes * 4), ("confidences", confidence, priors * classes)):
         if shape[1] != wanted or prod(shape[2:]) != 1:
             raise NetError(f"{what} {list(shape)} have {shape[1]} channels; {priors} priors and {classes} classes ask for {wanted}")
+
+
+@layer("SmoothL1Loss", bottoms=(2, 4), automatic=True)
+def smooth_l1_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Blobs of one count, and by choice weights inside and outside -> (); by the batch size (SSD; py-faster-rcnn has sigma and the weights)."""
+    if any(prod(shape) != prod(shapes[0]) for shape in shapes):
+        raise NetError(f"bottoms {[list(s) for s in shapes]} must have the same count")
+    p = layer.spec.smooth_l1_loss_param
+    if p.has("abssum") and not p.abssum:
+        raise NetError("abssum: false is a fork's own form, which has no rule here")
+    args = {"sigma": p.sigma} if p.has("sigma") else {}
+    return Recipe("detection.SmoothL1Loss", args, ((),), macs=prod(shapes[0]))
+
+
+_EVALUATES = "it counts hits of detections, which depends on their values"
+
+
+@layer("DetectionEvaluate", bottoms=2, onnx=_EVALUATES)
+def detection_evaluate(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Detections [1, 1, K, 7] and truth [1, 1, M, 8] -> [1, 1, classes + K, 5]: a row a class, then a row a detection."""
+    p = layer.spec.detection_evaluate_param
+    if p.has("resize_param"):
+        raise NetError("resize_param has no rule here; give boxes of the images as they are")
+    if p.overlap_threshold <= 0:
+        raise NetError(f"overlap_threshold {p.overlap_threshold:g} must be above 0")
+    classes = _classes(p)
+    args: dict[str, Any] = {"classes": classes, "background": p.background_label_id, "threshold": p.overlap_threshold}
+    args |= {} if p.evaluate_difficult_gt else {"difficult": False}
+    if p.has("name_size_file"):
+        args["sizes"] = _sizes_of(p.name_size_file, layer)
+    rows = classes - (p.background_label_id < classes) + shapes[0][2]
+    return Recipe("detection.DetectionEvaluate", args, ((1, 1, rows, 5),))
+
+
+def _sizes_of(name: str, layer: Layer) -> tuple[tuple[int, int], ...]:
+    """(height, width) of each line `name height width`."""
+    path = find_file(name, layer.folder)
+    lines = [line.split() for line in read_file(path).decode("utf-8", "replace").splitlines() if line.strip()]
+    try:
+        return tuple((int(line[-2]), int(line[-1])) for line in lines)
+    except (ValueError, IndexError) as exc:
+        raise NetError(f"{path}: each line must be a name, a height and a width") from exc
+
+
+@layer("MultiBoxLoss", bottoms=4, automatic=True, onnx="matching and mining depend on the values; it is for training")
+def multi_box_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Locations, confidences, priors and truth [1, 1, M, 8] -> ()."""
+    p = layer.spec.multibox_loss_param
+    classes = _classes(p)
+    _check_boxes(shapes[:3], classes, share_location=p.share_location)
+    mining = p.mining_type
+    if p.has("do_neg_mining") and p.do_neg_mining != (mining != "NONE"):
+        raise NetError(f"do_neg_mining: {str(p.do_neg_mining).lower()} contradicts mining_type: {mining}; remove do_neg_mining")
+    if mining != "NONE" and not p.share_location:
+        raise NetError("mining needs share_location: true")
+    down = list(layer.spec.propagate_down) or [True, True]
+    nms = p.nms_param
+    suppression = (nms.nms_threshold, nms.top_k if nms.has("top_k") else 0, p.use_prior_for_nms)
+    loss = layer.spec.loss_param
+    normalization = loss.normalization if loss.has("normalization") or not loss.has("normalize") else "VALID" if loss.normalize else "BATCH_SIZE"
+    args: dict[str, Any] = {
+        "classes": classes,
+        "share_location": p.share_location,
+        "background": p.background_label_id,
+        "code": p.code_type,
+        "in_target": p.encode_variance_in_target,
+        "match": p.match_type,
+        "overlap_threshold": p.overlap_threshold,
+        "match_priors": p.use_prior_for_matching,
+        "difficult": p.use_difficult_gt,
+        "ignore_crossing": p.ignore_cross_boundary_bbox,
+        "inside": p.bp_inside,
+        "agnostic": p.map_object_to_agnostic,
+        "mining": mining,
+        "negative_ratio": p.neg_pos_ratio,
+        "negative_overlap": p.neg_overlap,
+        "sample_size": p.sample_size,
+        "suppression": suppression if p.has("nms_param") and nms.nms_threshold > 0 else None,
+        "location_loss": p.loc_loss_type,
+        "confidence_loss": p.conf_loss_type,
+        "location_weight": p.loc_weight,
+        "normalization": normalization,
+        "counts": (down[0], down[1]),
+    }
+    return Recipe("detection.MultiBoxLoss", args, ((),))

@@ -210,3 +210,316 @@ class DetectionOutput(nn.Module):
         nothing = ~keep.any().expand(image.shape[0])
         made = torch.cat([found.flatten(0, 2), empty])
         return made[torch.cat([keep.flatten(), nothing])][None, None]
+
+
+# Training and evaluation ----------------------------------------------------------------------------------------------
+
+
+class SmoothL1Loss(nn.Module):
+    """0.5 (s d)^2 where |d| < 1 / s^2, else |d| - 0.5 / s^2, summed, by the batch size; d is weighed inside and the cost outside."""
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, a: Tensor, b: Tensor, inside: Tensor | None = None, outside: Tensor | None = None) -> Tensor:
+        difference = a - b.reshape(a.shape)
+        difference = difference if inside is None else difference * inside.detach().reshape(a.shape)
+        cost = smooth_l1(difference, self.sigma)
+        cost = cost if outside is None else cost * outside.detach().reshape(a.shape)
+        return cost.sum() / a.shape[0]
+
+
+def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
+    """The cost of each difference."""
+    knee = 1 / sigma**2
+    return torch.where(difference.abs() < knee, 0.5 * sigma**2 * difference.square(), difference.abs() - 0.5 * knee)
+
+
+def first_best(values: Tensor) -> int:
+    """The place of the largest of [K]; of equals the first."""
+    return int((values == values.max()).nonzero()[0, 0])
+
+
+class DetectionEvaluate(nn.Module):
+    """Detections [1, 1, K, 7] and truth [1, 1, M, 8] -> [1, 1, classes + K, 5]: rows (image, label, score, true, false positive).
+
+    First a row (-1, label, number of truth boxes, -1, -1) for each class. `sizes` are (height, width) of the images, for boxes in pixels.
+    """
+
+    def __init__(
+        self, classes: int, background: int, threshold: float, difficult: bool = True, sizes: tuple[tuple[int, int], ...] | None = None
+    ) -> None:
+        super().__init__()
+        self.classes, self.background, self.threshold, self.difficult, self.sizes = classes, background, threshold, difficult, sizes
+
+    def forward(self, detections: Tensor, truth: Tensor) -> Tensor:
+        found, true = detections.detach().reshape(-1, 7), truth.detach().reshape(-1, 8)
+        ended = (true[:, 0] == -1).nonzero()
+        true = true[: int(ended[0, 0])] if len(ended) else true  # the first row of -1 ends the list
+        found = found[(found[:, 0] != -1) & (found[:, 1] != -1)]
+        rows = []
+        for label in range(self.classes):
+            if label != self.background:
+                counted = (true[:, 1] == label) & (torch.ones_like(true[:, 7], dtype=torch.bool) if self.difficult else true[:, 7] == 0)
+                rows.append([-1.0, float(label), float(counted.sum()), -1.0, -1.0])
+        for n, image in enumerate(found[:, 0].unique().tolist()):
+            size = None if self.sizes is None else self.sizes[n % len(self.sizes)]
+            rows += self.of_image(image, found[found[:, 0] == image], true[true[:, 0] == image], size)
+        return detections.new_tensor(rows).reshape(1, 1, -1, 5)
+
+    def of_image(self, image: float, found: Tensor, true: Tensor, size: tuple[int, int] | None) -> list[list[float]]:
+        """The rows of one image, label by label."""
+        rows = []
+        for label in found[:, 1].unique().tolist():
+            boxes, truths = found[found[:, 1] == label], true[true[:, 1] == label]
+            if len(truths) == 0:
+                rows += [[image, label, score, 0.0, 1.0] for score in boxes[:, 2].tolist()]
+                continue
+            boxes = boxes[boxes[:, 2].argsort(descending=True, stable=True)]
+            overlaps = overlap(self.scaled(boxes[:, None, 3:], size), self.scaled(truths[:, 3:7], size), 0.0 if size is None else 1.0)
+            visited = set[int]()
+            for box, row in zip(boxes, overlaps, strict=True):
+                best = first_best(row)
+                hit = float(row[best]) >= self.threshold
+                counts = self.difficult or float(truths[best, 7]) == 0
+                is_true = hit and counts and best not in visited
+                is_false = not hit or (counts and best in visited)
+                visited |= {best} if is_true else set()
+                rows.append([image, label, float(box[2]), float(is_true), float(is_false)])
+        return rows
+
+    @staticmethod
+    def scaled(box: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Boxes [..., 4] clipped to the image and in its pixels, if its size is known."""
+        if size is None:
+            return box
+        height, width = size
+        return box.clamp(0, 1) * box.new_tensor([width, height, width, height])
+
+
+class MultiBoxLoss(nn.Module):
+    """SSD's loss (Liu et al. 2016): predictions matched with truth boxes, locations and classes weighed, hard negatives mined.
+
+    Locations [N, P * 4 (* classes)], confidences [N, P * classes], priors [1, 2, P * 4], truth [1, 1, M, 8] (image, label, -, box,
+    difficult) -> (). Matching and mining follow the values and pass no gradient. CASES-SSD lists the rules.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        share_location: bool,
+        background: int,
+        code: str,
+        in_target: bool,
+        match: str,
+        overlap_threshold: float,
+        match_priors: bool,
+        difficult: bool,
+        ignore_crossing: bool,
+        inside: bool,
+        agnostic: bool,
+        mining: str,
+        negative_ratio: float,
+        negative_overlap: float,
+        sample_size: int,
+        suppression: tuple[float, int, bool] | None,
+        location_loss: str,
+        confidence_loss: str,
+        location_weight: float,
+        normalization: str,
+        counts: tuple[bool, bool],
+    ) -> None:
+        super().__init__()
+        self.classes, self.share_location, self.background = classes, share_location, background
+        self.code, self.in_target, self.match, self.overlap_threshold = code, in_target, match, overlap_threshold
+        self.match_priors, self.difficult, self.ignore_crossing, self.inside = match_priors, difficult, ignore_crossing, inside
+        self.agnostic, self.mining, self.negative_ratio, self.negative_overlap = agnostic, mining, negative_ratio, negative_overlap
+        self.sample_size, self.suppression, self.location_loss = sample_size, suppression, location_loss
+        self.confidence_loss, self.location_weight, self.normalization, self.counts = confidence_loss, location_weight, normalization, counts
+
+    def forward(self, location: Tensor, confidence: Tensor, prior: Tensor, truth: Tensor) -> Tensor:
+        priors, variance = corners(prior.detach())
+        batch, count = location.shape[0], priors.shape[0]
+        location = location.reshape(batch, count, -1, 4)
+        confidence = confidence.reshape(batch, count, self.classes)
+        truths = self.truths(truth.detach().reshape(-1, 8), batch)
+        matches, negatives = [], []
+        for image in range(batch):
+            found, best = self.matched(location[image].detach(), truths[image], priors, variance)
+            kept, negative = self.mined(image, found, best, location, confidence, truths, priors, variance)
+            matches.append(kept)
+            negatives.append(negative)
+        total = sum(len(m) for m in matches)
+        loss = confidence.sum() * 0 + location.sum() * 0
+        if total and self.counts[0]:
+            loss = loss + self.location_weight * self.location_cost(location, matches, truths, priors, variance)
+        if self.counts[1]:
+            loss = loss + self.confidence_cost(confidence, matches, negatives, truths)
+        divisor = {"FULL": batch * count, "VALID": total, "BATCH_SIZE": batch, "NONE": 1}[self.normalization]
+        return loss / max(divisor, 1)
+
+    def truths(self, rows: Tensor, batch: int) -> list[Tensor]:
+        """Truth rows by image; rows of -1 are passed over, difficult ones by choice."""
+        rows = rows[rows[:, 0] != -1]
+        rows = rows if self.difficult else rows[rows[:, 7] == 0]
+        return [rows[rows[:, 0] == image] for image in range(batch)]
+
+    def matched(self, location: Tensor, truth: Tensor, priors: Tensor, variance: Tensor) -> tuple[dict[tuple[int, int], int], Tensor]:
+        """{(set of locations, prior): truth} of an image, and the largest overlap of each prior; no truth, no match and no overlap."""
+        matches: dict[tuple[int, int], int] = {}
+        largest = priors.new_zeros(len(priors))
+        if len(truth) == 0:
+            return matches, largest
+        if self.match_priors:
+            pairs, largest = self.match_boxes(priors, truth)
+            labels = [0 if self.share_location else int(truth[t, 1]) for t in pairs.values()]
+            return {(label, p): t for label, (p, t) in zip(labels, pairs.items(), strict=True)}, largest
+        for label in range(location.shape[1]):
+            if self.share_location or label != self.background:
+                chosen = torch.arange(len(truth)) if self.share_location else (truth[:, 1] == label).nonzero().flatten()
+                boxes = decode(location[:, label], priors, variance, code=self.code, in_target=self.in_target)
+                pairs, largest = self.match_boxes(boxes, truth[chosen])
+                matches |= {(label, p): int(chosen[t]) for p, t in pairs.items()}
+        return matches, largest
+
+    def match_boxes(self, boxes: Tensor, truth: Tensor) -> tuple[dict[int, int], Tensor]:
+        """{box: truth}: each truth with its best box, then by choice each box with its best truth; and each box's largest overlap."""
+        overlaps = overlap(boxes[:, None], truth[None, :, 3:7]) if len(truth) else boxes.new_zeros(len(boxes), 0)
+        overlaps = torch.where(overlaps > 1e-6, overlaps, 0)
+        if self.ignore_crossing:
+            overlaps = overlaps * ~((boxes < 0) | (boxes > 1)).any(1)[:, None]
+        pairs: dict[int, int] = {}
+        left = overlaps.clone()
+        for _ in range(len(truth)):
+            place = first_best(left.flatten())
+            box, row = divmod(place, len(truth))
+            if float(left[box, row]) <= 0:
+                break
+            pairs[box] = row
+            left[box], left[:, row] = 0, 0
+        if self.match == "PER_PREDICTION" and len(truth):
+            for box in (overlaps.amax(1) >= self.overlap_threshold).nonzero().flatten().tolist():
+                if box not in pairs and float(overlaps[box].max()) > 0:
+                    pairs[box] = first_best(overlaps[box])
+        return pairs, overlaps.amax(1) if len(truth) else boxes.new_zeros(len(boxes))
+
+    def mined(
+        self, image: int, matches: dict[tuple[int, int], int], largest: Tensor, location: Tensor, confidence: Tensor,
+        truths: list[Tensor], priors: Tensor, variance: Tensor,
+    ) -> tuple[dict[tuple[int, int], int], list[int]]:  # fmt: skip
+        """The matches that stay and the negatives that are chosen, of one image."""
+        if self.mining == "NONE" or len(truths[image]) == 0:
+            return matches, []
+        cost = self.cost_of_each(confidence[image].detach(), matches, truths[image])
+        if self.mining == "HARD_EXAMPLE":
+            cost = cost + self.location_cost_of_each(location[image].detach(), matches, truths[image], priors, variance)
+        positive = {p for _, p in matches}
+        hard = self.mining == "HARD_EXAMPLE"
+        crossing = ((priors < 0) | (priors > 1)).any(1).tolist() if self.ignore_crossing else [False] * len(priors)
+        near = largest.tolist()
+        open_ = [p for p in range(len(priors)) if hard or (p not in positive and not crossing[p] and near[p] < self.negative_overlap)]
+        wanted = min(self.sample_size if hard else int(len(positive) * self.negative_ratio), len(open_))
+        chosen = set(self.worst(open_, cost, wanted, location[image].detach(), priors, variance))
+        kept = {key: t for key, t in matches.items() if not hard or key[1] in chosen}
+        return kept, [p for p in sorted(chosen) if p not in positive and not crossing[p]]
+
+    def worst(self, places: list[int], cost: Tensor, wanted: int, location: Tensor, priors: Tensor, variance: Tensor) -> list[int]:
+        """The priors of the highest cost; with suppression none that overlaps a chosen one."""
+        if not places:
+            return []
+        order = [places[i] for i in cost[places].argsort(descending=True, stable=True).tolist()]
+        if self.suppression is None:
+            return order[:wanted]
+        threshold, top_k, by_priors = self.suppression
+        boxes = priors if by_priors else decode(location[:, 0], priors, variance, code=self.code, in_target=self.in_target)
+        order = order if top_k < 0 else order[:top_k]
+        kept: list[int] = []
+        for place in order:
+            if not kept or float(overlap(boxes[place], boxes[kept]).max()) <= threshold:
+                kept.append(place)
+        return kept[:wanted]
+
+    def label(self, truth: Tensor, t: int) -> int:
+        """The class that a matched prior must predict."""
+        return self.background + 1 if self.agnostic else int(truth[t, 1])
+
+    def cost_of_each(self, confidence: Tensor, matches: dict[tuple[int, int], int], truth: Tensor) -> Tensor:
+        """What each prior's classes cost, [P]; an unmatched one should be background."""
+        labels = torch.full((len(confidence),), self.background, device=confidence.device)
+        for (_, p), t in matches.items():
+            labels[p] = int(truth[t, 1])
+        if self.confidence_loss == "SOFTMAX":
+            return nn.functional.nll_loss(confidence.log_softmax(1), labels, reduction="none").clamp(max=87.33654475)
+        target = nn.functional.one_hot(labels, self.classes).to(confidence.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(confidence, target, reduction="none").sum(1)
+
+    def location_cost_of_each(self, location: Tensor, matches: dict[tuple[int, int], int], truth: Tensor, priors: Tensor, variance: Tensor) -> Tensor:
+        """What each prior's location costs, [P]; 0 of an unmatched one."""
+        cost = location.new_zeros(len(priors))
+        for (label, p), t in matches.items():
+            cost[p] = self.coordinates(self.difference(location[p, label], truth[t], priors[p], variance[p])).sum()
+        return cost
+
+    def location_cost(
+        self, location: Tensor, matches: list[dict[tuple[int, int], int]], truths: list[Tensor], priors: Tensor, variance: Tensor
+    ) -> Tensor:
+        """The sum over all matches."""
+        keys = [(image, label, p, t) for image, found in enumerate(matches) for (label, p), t in found.items()]
+        images, labels, places, _ = (list(column) for column in zip(*keys, strict=True))
+        truth = torch.stack([truths[image][t] for image, _, _, t in keys])
+        return self.coordinates(self.difference(location[images, places, labels], truth, priors[places], variance[places])).sum()
+
+    def difference(self, location: Tensor, truth: Tensor, prior: Tensor, variance: Tensor) -> Tensor:
+        """Prediction less target, in the units of the loss; 0, without gradient, where the matched box leaves the image, by choice."""
+        target = encode(truth[..., 3:7], prior, variance, code=self.code, in_target=self.in_target)
+        difference = location - target
+        if self.inside:
+            box = prior if self.match_priors else decode(location.detach(), prior, variance, code=self.code, in_target=self.in_target)
+            difference = torch.where((box < 0) | (box > 1), 0, difference)
+        return difference / variance if self.in_target else difference
+
+    def coordinates(self, difference: Tensor) -> Tensor:
+        """The cost of each coordinate."""
+        return smooth_l1(difference) if self.location_loss == "SMOOTH_L1" else 0.5 * difference.square()
+
+    def confidence_cost(
+        self, confidence: Tensor, matches: list[dict[tuple[int, int], int]], negatives: list[list[int]], truths: list[Tensor]
+    ) -> Tensor:
+        """Of the matches and the chosen negatives; without mining of all priors."""
+        named = [
+            [(p, self.label(truths[image], t)) for (_, p), t in found.items()] + [(p, self.background) for p in negatives[image]]
+            for image, found in enumerate(matches)
+        ]
+        if self.mining == "NONE":
+            return self.confidence_cost_of_all(confidence, named)
+        rows = [(image, p, label) for image, listed in enumerate(named) for p, label in listed]
+        if not rows:
+            return confidence.sum() * 0
+        images, places, labels = (list(column) for column in zip(*rows, strict=True))
+        scores, wanted = confidence[images, places], torch.tensor(labels, device=confidence.device)
+        if self.confidence_loss == "SOFTMAX":
+            return softmax_cost(scores, wanted)
+        target = torch.full_like(scores, float(self.background)).scatter(1, wanted[:, None], 1.0)
+        return nn.functional.binary_cross_entropy_with_logits(scores, target, reduction="sum")
+
+    def confidence_cost_of_all(self, confidence: Tensor, named: list[list[tuple[int, int]]]) -> Tensor:
+        """Without mining: unmatched priors are background for the softmax, and nothing for the logistic loss (CASES-SSD 2 to 4)."""
+        batch, count = confidence.shape[:2]
+        if self.confidence_loss == "SOFTMAX":
+            wanted = torch.full((batch, count), self.background, device=confidence.device)
+            for image, listed in enumerate(named):
+                for p, label in listed:
+                    wanted[image, p] = label
+            return softmax_cost(confidence.flatten(0, 1), wanted.flatten())
+        target = torch.full_like(confidence, float(self.background)).flatten()
+        for image, listed in enumerate(named):
+            for p, label in listed:
+                target[image * count + p * self.classes + label] = 1.0  # Caffe moves on by priors, not by priors x classes
+        return nn.functional.binary_cross_entropy_with_logits(confidence, target.view_as(confidence), reduction="sum")
+
+
+def softmax_cost(scores: Tensor, labels: Tensor) -> Tensor:
+    """Sum of -log softmax(scores)[label] of [K, C]; a hopeless one costs 87.3, its gradient stays."""
+    cost = nn.functional.nll_loss(scores.log_softmax(1), labels, reduction="none")
+    return (cost + (cost.clamp(max=87.33654475) - cost).detach()).sum()
