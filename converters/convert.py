@@ -61,7 +61,8 @@ def convert(
     show(graph)
     for path in (*([weights] if weights else ()), *options.golden):
         check_file(path)
-    prepared = declared(source, mean=options.mean, scale=options.scale)
+    first = graph.blob_shapes[graph.inputs[0]] if graph.inputs else ()
+    prepared = declared(source, channels=first[1] if len(first) == 4 else 3, mean=options.mean, scale=options.scale)
     name = file_name(graph.name, Path(prototxt))
     folder = _folder(folder or Path(name))
     with stage("loading PyTorch"):

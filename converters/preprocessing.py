@@ -34,7 +34,8 @@ class Preprocessing:
         """One line for a person: `x = (pixel - [104, 117, 123]) * 0.017, channels B G R`."""
         mean = f" - {self.mean_file or [round(m, 4) for m in self.mean]}" if self.mean or self.mean_file else ""
         scale = f" * {self.scale:g}" if self.scale != 1 else ""
-        return f"x = {f'(pixel{mean})' if mean and scale else f'pixel{mean}'}{scale}, channels {' '.join(self.channel_order)}"
+        order = f", channels {' '.join(self.channel_order)}" if self.channel_order in ("BGR", "RGB") else ""
+        return f"x = {f'(pixel{mean})' if mean and scale else f'pixel{mean}'}{scale}{order}"
 
     def module(self) -> nn.Module:
         """RGB images [N, 3, H, W] of 0..255 -> what the net takes."""
@@ -45,8 +46,8 @@ class Preprocessing:
         return Prepare(self.mean or (0.0,), self.scale, self.channel_order == "BGR")
 
 
-def declared(net: Net, *, mean: tuple[float, ...] = (), scale: float | None = None, order: str | None = None) -> Preprocessing:
-    """What the net's data layers declare; `mean`, `scale` and `order` given by the caller win."""
+def declared(net: Net, *, channels: int = 3, mean: tuple[float, ...] = (), scale: float | None = None) -> Preprocessing:
+    """What the net's data layers declare for an input of `channels`; `mean` and `scale` given by the caller win."""
     t, place = _transform(net)
     values: dict[str, Any] = {}
     if t is not None:
@@ -57,8 +58,8 @@ def declared(net: Net, *, mean: tuple[float, ...] = (), scale: float | None = No
         values |= {"mean": mean, "mean_file": "", "said_by": "the caller"}
     if scale is not None:
         values |= {"scale": scale, "said_by": "the caller"}
-    if order is not None:
-        values |= {"channel_order": order}
+    if channels != 3:
+        values["channel_order"] = "grey" if channels == 1 else "as the net was trained"
     return Preprocessing(**values)
 
 

@@ -98,7 +98,7 @@ def sha256(path: str | Path) -> str:
 def versions() -> dict[str, str]:
     """Versions of what took part."""
     found = {"decant": "decant", "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime-gpu", "opencv": "opencv-python-headless"}
-    result = {}
+    result = {"decant": "from its source"}
     for name, package in found.items():
         for candidate in (package, name, "opencv-python"):
             try:

@@ -66,8 +66,8 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
     blobs = [ParamBlob("weight", (first, second, *kernel), filler(p, "weight_filler"))]
     if p.bias_term:
         blobs.append(ParamBlob("bias", (out,), filler(p, "bias_filler")))
-    args: dict[str, Any] = {"in_channels": channels, "out_channels": out, "kernel_size": kernel}
-    args |= {name: v for name, v, usual in (("stride", stride, 1), ("padding", pad, 0), ("dilation", dilation, 1)) if set(v) != {usual}}
+    args: dict[str, Any] = {"in_channels": channels, "out_channels": out, "kernel_size": _one(kernel)}
+    args |= {name: _one(v) for name, v, usual in (("stride", stride, 1), ("padding", pad, 0), ("dilation", dilation, 1)) if set(v) != {usual}}
     args |= {"groups": group} if group != 1 else {}
     args |= {"bias": False} if not p.bias_term else {}
     name = f"Conv{'Transpose' if transposed else ''}{spatial}d"
@@ -114,6 +114,11 @@ def _sizes(p: Any, name: str, pair: str | None, spatial: int, default: int | Non
 
 def _extent(kernel: int, dilation: int) -> int:
     return dilation * (kernel - 1) + 1
+
+
+def _one(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number where all axes have the same, as a person would write it."""
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def _size(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:

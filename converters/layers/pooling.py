@@ -40,12 +40,18 @@ def pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
                 f"with stride {list(stride)} above kernel {list(kernel)}, Caffe adds a window that lies outside of the {list(shape[2:])} image "
                 "and fills it with -FLT_MAX or NaN (layers/Pooling/kernel-1-stride-2-even-max); write round_mode: FLOOR"
             )
-    args: dict[str, Any] = {"kernel_size": kernel, "stride": stride}
-    args |= {"padding": pad} if any(pad) else {}
+    module = _module(p.pool, len(layer.tops), kernel, pad)
+    plain = _one if module.startswith("nn.") else tuple
+    args: dict[str, Any] = {"kernel_size": plain(kernel), "stride": plain(stride)}
+    args |= {"padding": plain(pad)} if any(pad) else {}
     args |= {"ceil_mode": True} if ceil else {}
     top = (*shape[:2], *size)
     macs = prod(top) * prod(kernel)
-    return Recipe(_module(p.pool, len(layer.tops), kernel, pad), args, (top,) * len(layer.tops), macs=0 if p.pool == "MAX" else macs)
+    return Recipe(module, args, (top,) * len(layer.tops), macs=0 if p.pool == "MAX" else macs)
+
+
+def _one(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def _module(method: str, tops: int, kernel: tuple[int, int], pad: tuple[int, int]) -> str:
