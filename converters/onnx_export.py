@@ -98,7 +98,8 @@ def _spell_out_average_pooling(net: Any) -> dict[str, nn.Module]:
 
 
 def _as_operators(net: Any, *, on: bool) -> None:
-    """Let modules that depend on their values stand for one operator, which onnx_ops translates."""
+    """Let modules that depend on their values stand for one operator, which onnx_ops registers and translates."""
+    translations()
     for module in net.module.modules():
         if hasattr(module, "as_operator"):
             module.as_operator = on

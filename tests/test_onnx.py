@@ -22,7 +22,7 @@ def chosen() -> list[Path]:
     for folder in sorted((CORPUS / "layers").iterdir()):
         cases = [p for p in sorted(folder.glob("*.prototxt")) if p.with_suffix(".npz").exists() and "in-place" not in p.stem]
         found += [cases[0], cases[-1]] if len(cases) > 1 else cases
-    return found
+    return [*found, CORPUS / "nets/ssd-mini-test.prototxt", CORPUS / "nets/awkward-names.prototxt", CORPUS / "nets/share-permissive.prototxt"]
 
 
 @pytest.mark.parametrize("path", chosen(), ids=lambda p: f"{p.parent.name}/{p.stem}")
