@@ -1,0 +1,116 @@
+"""Layers of forks, which the corpus has no numbers of: against torchvision, or the dumbest loop that could be right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import converters
+from prototxt import NetError, parse_text
+
+
+def run(layer: str, *inputs: torch.Tensor) -> torch.Tensor:
+    """One layer on inputs of its own; the rule's shape is the shape."""
+    fed = "".join(f'input: "x{i}" input_shape {{ {" ".join(f"dim: {d}" for d in x.shape)} }} ' for i, x in enumerate(inputs))
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(inputs)))
+    net = converters.load(parse_text(f'{fed} layer {{ name: "l" {bottoms} top: "y" {layer} }}'))
+    made = net.blobs({f"x{i}": x for i, x in enumerate(inputs)})["y"]
+    assert made.shape == net.graph.blob_shapes["y"]
+    return made
+
+
+def regions(count: int, images: int, width: float, height: float, generator: torch.Generator) -> torch.Tensor:
+    """[R, 5] regions, some of them reaching out of the image."""
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) - 5
+    size = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
+    image = torch.randint(0, images, (count, 1), generator=generator).float()
+    return torch.cat((image, corner, corner + size), 1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def test_roi_pooling_equals_torchvision(generator: torch.Generator) -> None:
+    x, r = torch.randn(2, 3, 11, 17, generator=generator, requires_grad=True), regions(13, 2, 270, 170, generator)
+    got = run('type: "ROIPooling" roi_pooling_param { pooled_h: 5 pooled_w: 3 spatial_scale: 0.0625 }', x, r)
+    want = torchvision.ops.roi_pool(x, r, (5, 3), 0.0625)
+    torch.testing.assert_close(got, want)
+    (mine,) = torch.autograd.grad(got.square().sum(), x)
+    (theirs,) = torch.autograd.grad(want.square().sum(), x)
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_position_sensitive_pooling_equals_a_loop(generator: torch.Generator) -> None:
+    out, group, scale = 2, 3, 0.25
+    x, r = torch.randn(2, out * group**2, 11, 17, generator=generator), regions(9, 2, 60, 40, generator)
+    got = run(f'type: "PSROIPooling" psroi_pooling_param {{ spatial_scale: {scale} output_dim: {out} group_size: {group} }}', x, r)
+    for n, row in enumerate(r.tolist()):
+        edges = [math.floor(v + 0.5) if v >= 0 else math.ceil(v - 0.5) for v in row[1:]]
+        x1, y1, x2, y2 = edges[0] * scale, edges[1] * scale, (edges[2] + 1) * scale, (edges[3] + 1) * scale
+        h, w = max(y2 - y1, 0.1) / group, max(x2 - x1, 0.1) / group
+        for c in range(out):
+            for i in range(group):
+                for j in range(group):
+                    a, b = (min(max(v, 0), 11) for v in (math.floor(y1 + i * h), math.ceil(y1 + (i + 1) * h)))
+                    d, e = (min(max(v, 0), 17) for v in (math.floor(x1 + j * w), math.ceil(x1 + (j + 1) * w)))
+                    bin_ = x[int(row[0]), (c * group + i) * group + j, a:b, d:e]
+                    want = float(bin_.mean()) if bin_.numel() else 0.0
+                    assert float(got[n, c, i, j]) == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("param", "size"),
+    [
+        ("height: 9 width: 4", (9, 4)),
+        ("zoom_factor: 3", (13, 19)),
+        ("shrink_factor: 2", (3, 4)),
+        ("zoom_factor: 2 pad_beg: -1 pad_end: 0", (7, 11)),
+    ],
+)
+def test_interp_equals_a_loop(param: str, size: tuple[int, int], generator: torch.Generator) -> None:
+    x = torch.randn(2, 3, 5, 7, generator=generator)
+    got = run(f'type: "Interp" interp_param {{ {param} }}', x).numpy()
+    assert got.shape[2:] == size
+    cut = x.numpy()[:, :, 1:, 1:] if "pad_beg" in param else x.numpy()
+    rows, columns = (np.linspace(0, old - 1, new) for old, new in zip(cut.shape[2:], size, strict=True))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            a, b = min(int(row), cut.shape[2] - 2), min(int(column), cut.shape[3] - 2)
+            u, v = row - a, column - b
+            want = (1 - u) * ((1 - v) * cut[:, :, a, b] + v * cut[:, :, a, b + 1]) + u * ((1 - v) * cut[:, :, a + 1, b] + v * cut[:, :, a + 1, b + 1])
+            np.testing.assert_allclose(got[:, :, i, j], want, atol=1e-5)
+
+
+def test_interp_takes_the_size_of_a_second_blob(generator: torch.Generator) -> None:
+    assert run('type: "Interp"', torch.randn(2, 3, 5, 7, generator=generator), torch.zeros(1, 2, 8, 11)).shape == (2, 3, 8, 11)
+
+
+def test_small_ones_equal_their_formulas(generator: torch.Generator) -> None:
+    x = 4 * torch.randn(2, 6, 1, 7, generator=generator)
+    a = x.numpy()
+    shuffled = run('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', x).numpy()
+    np.testing.assert_array_equal(shuffled, a[:, [0, 2, 4, 1, 3, 5]])
+    np.testing.assert_allclose(run('type: "HardSwish"', x).numpy(), a * np.clip(a + 3, 0, 6) / 6, rtol=1e-5, atol=1e-6)
+    hard = run('type: "HardSigmoid" hard_sigmoid_param { alpha: 0.5 beta: 0.1 }', x).numpy()
+    np.testing.assert_allclose(hard, np.clip(0.5 * a + 0.1, 0, 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run('type: "Squeeze" squeeze_param { axis: -2 }', x).numpy(), a[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "ShuffleChannel" shuffle_channel_param { group: 4 }',
+        'type: "Squeeze" squeeze_param { axis: 1 }',
+        'type: "Squeeze"',
+        'type: "Interp"  interp_param { pad_beg: 2 }',
+    ],
+)
+def test_what_has_no_meaning_is_refused(layer: str) -> None:
+    with pytest.raises(NetError):
+        run(layer, torch.zeros(2, 6, 1, 7))
