@@ -82,6 +82,26 @@ def layer(
     return register
 
 
+_PYTHON: dict[tuple[str, str], RuleFunction] = {}
+
+
+def python_layer(name: str, module: str = "") -> Callable[[RuleFunction], RuleFunction]:
+    """Register the decorated function as the rule of Python layers of class `name`, in any module or in `module` only."""
+
+    def register(make: RuleFunction) -> RuleFunction:
+        if (module, name) in _PYTHON:
+            raise ValueError(f"the Python layer {name!r} has a rule already: {_PYTHON[module, name].__module__}")
+        _PYTHON[module, name] = make
+        return make
+
+    return register
+
+
+def python_rule(module: str, name: str) -> RuleFunction | None:
+    """The rule of a Python layer, first of its module, then of its name."""
+    return _PYTHON.get((module, name)) or _PYTHON.get(("", name))
+
+
 def _range(count: Count) -> tuple[int, int | None]:
     return (count, count) if isinstance(count, int) else count
 

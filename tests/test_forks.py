@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 import converters
-from prototxt import NetError, parse_text
+from prototxt import NetError, UnsupportedLayer, parse_text
 
 
 def run(layer: str, *inputs: torch.Tensor) -> torch.Tensor:
@@ -114,3 +114,57 @@ def test_small_ones_equal_their_formulas(generator: torch.Generator) -> None:
 def test_what_has_no_meaning_is_refused(layer: str) -> None:
     with pytest.raises(NetError):
         run(layer, torch.zeros(2, 6, 1, 7))
+
+
+def test_anchors_are_those_of_faster_rcnn() -> None:
+    """The nine windows that the paper's code prints."""
+    from converters.modules.proposal import base_anchors
+
+    want = [
+        [-84, -40, 99, 55], [-176, -88, 191, 103], [-360, -184, 375, 199],
+        [-56, -56, 71, 71], [-120, -120, 135, 135], [-248, -248, 263, 263],
+        [-36, -80, 51, 95], [-80, -168, 95, 183], [-168, -344, 183, 359],
+    ]  # fmt: skip
+    np.testing.assert_array_equal(base_anchors((8, 16, 32)).numpy(), want)
+
+
+def test_proposals_equal_a_loop(generator: torch.Generator) -> None:
+    a, rows, columns, stride = 9, 4, 6, 16
+    score = torch.rand(1, 2 * a, rows, columns, generator=generator)
+    delta = 0.2 * torch.randn(1, 4 * a, rows, columns, generator=generator)
+    info = torch.tensor([[64.0, 96.0, 1.5]])
+    param = 'module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "\'feat_stride\': 16"'
+    fed = "".join(f'input: "x{i}" input_shape {{ {" ".join(f"dim: {d}" for d in x.shape)} }} ' for i, x in enumerate((score, delta, info)))
+    net = converters.load(parse_text(fed + f'layer {{ type: "Python" bottom: "x0" bottom: "x1" bottom: "x2" top: "y" python_param {{ {param} }} }}'))
+    got = net.blobs({"x0": score, "x1": delta, "x2": info})["y"].numpy()
+
+    from converters.modules.proposal import base_anchors
+
+    boxes = []
+    for i in range(rows):
+        for j in range(columns):
+            for k, anchor in enumerate(base_anchors((8, 16, 32)).tolist()):
+                x1, y1, x2, y2 = (v + s * stride for v, s in zip(anchor, (j, i, j, i), strict=True))
+                w, h = x2 - x1 + 1, y2 - y1 + 1
+                dx, dy, dw, dh = delta[0, 4 * k : 4 * k + 4, i, j].tolist()
+                cx, cy, w, h = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h, w * math.exp(dw), h * math.exp(dh)
+                box = [min(max(v, 0), limit) for v, limit in zip((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (95, 63, 95, 63), strict=True)]
+                if box[2] - box[0] + 1 >= 24 and box[3] - box[1] + 1 >= 24:
+                    boxes.append((float(score[0, a + k, i, j]), box))
+    boxes.sort(key=lambda b: -b[0])
+    kept: list[list[float]] = []
+    for _, box in boxes:
+        overlaps = []
+        for other in kept:
+            w = max(min(box[2], other[2]) - max(box[0], other[0]) + 1, 0)
+            h = max(min(box[3], other[3]) - max(box[1], other[1]) + 1, 0)
+            areas = sum((b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (box, other))
+            overlaps.append(w * h / (areas - w * h))
+        if all(o <= 0.7 for o in overlaps) and len(kept) < 300:
+            kept.append(box)
+    np.testing.assert_allclose(got, [[0, *box] for box in kept], atol=1e-3)
+
+
+def test_an_unknown_python_layer_is_named() -> None:
+    with pytest.raises(UnsupportedLayer, match=r"'Mine' of the module 'mine'.*python_layer"):
+        run('type: "Python" python_param { module: "mine" layer: "Mine" }', torch.zeros(1, 2))
