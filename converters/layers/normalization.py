@@ -47,12 +47,14 @@ def batch_norm(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("normalization.BatchNorm", args, shapes, blobs, macs=prod(shapes[0]))
 
 
-@layer("MVN", in_place="MVN in place divides by what it has overwritten (layers/MVN/in-place)")
+@layer("MVN")
 def mvn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, H, W] -> same, always of 4 axes: (x - mean) / (std + eps), eps beside the root."""
     p = layer.spec.mvn_param
     if len(shapes[0]) > 4:
         raise NetError(f"takes at most 4 axes, not {list(shapes[0])}")
+    if p.normalize_variance and layer.tops == layer.bottoms:
+        raise NetError("in place it divides by what it has overwritten (layers/MVN/in-place); give this top another name")
     top = (*shapes[0], *(1,) * (4 - len(shapes[0])))
     args = {"across_channels": p.across_channels, "normalize_variance": p.normalize_variance, "eps": p.eps}
     return Recipe("normalization.MVN", args, (top,), macs=2 * prod(top))
