@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prototxt import FileProblem
+from prototxt import FileProblem, NetError
 from prototxt.files import check_file, write_file
 from prototxt.net import read_net
 from prototxt.rules import State
@@ -90,7 +90,7 @@ def convert(
     if options.onnx:
         target = folder / f"{name}.onnx"
         with stage("exporting to ONNX"):
-            written = to_onnx(net, target, prepared if options.bake_preprocessing else None)
+            written = _exported(to_onnx, net, target, prepared if options.bake_preprocessing else None)
         files.append(target)
         if not written.dynamic_batch:
             notes.append("the ONNX file has a fixed batch size: a layer of the net bakes it in")
@@ -123,6 +123,13 @@ def _folder(folder: Path) -> Path:
     except OSError as exc:
         raise FileProblem(f"{folder}: cannot be made a folder for the results: {exc.strerror}") from exc
     return folder
+
+
+def _exported(to_onnx: Callable[..., Any], net: Any, target: Path, prepared: Preprocessing | None) -> Any:
+    try:
+        return to_onnx(net, target, prepared)
+    except NetError as exc:
+        raise NetError(f"{exc}\nsource and weights are written; --no-onnx leaves the rest out") from exc
 
 
 def _warm_up(net: Any) -> bool:

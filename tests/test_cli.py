@@ -168,3 +168,19 @@ def test_preprocessing_goes_into_the_onnx(decant: Decant, tmp_path: Path) -> Non
     with torch.no_grad():
         want = converters.load(net, weights=net.with_suffix(".caffemodel")).blobs({blob: torch.from_numpy(prepared)})[output].numpy()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_net_converts_too(decant: Decant, tmp_path: Path) -> None:
+    """Dropout and batch statistics do not disturb the proof."""
+    net = CORPUS / "nets/alexnet-mini.prototxt"
+    done = decant("convert", net, "-w", net.with_suffix(".caffemodel"), "-o", "out", "--phase", "train", "--no-onnx")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_onnx_cannot_express_is_said_with_the_way_out(decant: Decant, tmp_path: Path) -> None:
+    net = CORPUS / "nets/filter-then-loss.prototxt"
+    done = decant("convert", net, "-o", "out")
+    assert done.returncode == 2
+    assert "(Filter)" in done.stderr
+    assert "--no-onnx" in done.stderr
+    assert decant("convert", net, "-o", "out", "--no-onnx").returncode == 0

@@ -30,7 +30,7 @@ class Runner(Protocol):
 
 
 class TorchRunner:
-    """Any torch module that takes the inputs in net order."""
+    """Any torch module that takes the inputs in net order; it runs in eval mode, so that nothing is random and nothing is changed."""
 
     def __init__(self, module: Any, inputs: Sequence[str], outputs: Sequence[str], name: str = "PyTorch") -> None:
         self.module, self.inputs, self.outputs, self.name = module, tuple(inputs), tuple(outputs), name
@@ -39,8 +39,13 @@ class TorchRunner:
         """Outputs by blob name."""
         import torch
 
-        with torch.no_grad():
-            made = self.module(*(torch.from_numpy(feed[name]) for name in self.inputs))
+        training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                made = self.module(*(torch.from_numpy(feed[name]) for name in self.inputs))
+        finally:
+            self.module.train(training)
         made = made if isinstance(made, dict) else {self.outputs[0]: made}
         return {name: made[name].numpy() for name in self.outputs}
 
