@@ -36,7 +36,7 @@ def to_torch(graph: Graph) -> Built:
         built.append(_module(step, built, graph))
         if step.tops:
             root.add_module(step.key, built[-1])
-    fx_graph, nodes = _wire(graph)
+    fx_graph, nodes = wire(graph)
     module = fx.GraphModule(root, fx_graph, class_name=class_name(graph.name))
     module.train(graph.state.phase == "TRAIN")
     return Built(module, nodes)
@@ -74,7 +74,8 @@ def _module(step: Step, earlier: list[nn.Module], graph: Graph) -> nn.Module:
     return SharedParameters(module, reshaped) if reshaped else module
 
 
-def _wire(graph: Graph) -> tuple[fx.Graph, dict[str, Value]]:
+def wire(graph: Graph) -> tuple[fx.Graph, dict[str, Value]]:
+    """The fx graph of the steps, and the value that each of its nodes holds."""
     wired = fx.Graph()
     env: dict[Value, fx.Node] = {}
     arguments = identifiers(graph.inputs, prefix="input")

@@ -10,6 +10,7 @@ DecantError                  everything that a user can cause, in any of our pac
   NetError                   a net that Caffe refuses: rules, wiring, shapes, parameters
     UnsupportedLayer         a layer type without a rule
   SolverError                a solver that Caffe refuses
+  TaskError                  a task, a head or a loss that cannot be
 """
 
 from __future__ import annotations
@@ -59,3 +60,7 @@ class UnsupportedLayer(NetError):
 
 class SolverError(DecantError):
     """A solver that Caffe refuses."""
+
+
+class TaskError(DecantError):
+    """A task, a head, a loss or a sampler that cannot be as it is asked for."""

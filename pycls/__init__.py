@@ -1,6 +1,8 @@
 """Classification in PyTorch: heads, losses, labels, samplers, metrics, solver, trainer.
 
 solver = pycls.Solver("solver.prototxt", weights=None, restore=None)
+model = pycls.attach_heads(net, at="pool5", tasks=[pycls.Task("gender", "binary"), ...])
+total, parts = pycls.multi_task_loss(model(x), targets, masks, model.tasks)
 """
 
 from __future__ import annotations
@@ -8,14 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .heads import Branch, MultiTaskModel, attach_heads
+    from .losses.multi_task import multi_task_loss
     from .solver import Solver
+    from .tasks import Task
 
-__all__ = ["Solver"]
+__all__ = ["Branch", "MultiTaskModel", "Solver", "Task", "attach_heads", "multi_task_loss"]
+
+_HOMES = {
+    "Branch": "heads",
+    "MultiTaskModel": "heads",
+    "Solver": "solver",
+    "Task": "tasks",
+    "attach_heads": "heads",
+    "multi_task_loss": "losses.multi_task",
+}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something needs it, not before
-    if name != "Solver":
+    if name not in _HOMES:
         raise AttributeError(f"module 'pycls' has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module("pycls.solver").Solver
+    return getattr(import_module(f"pycls.{_HOMES[name]}"), name)

@@ -1,0 +1,146 @@
+"""Editing a net: cut it at a blob, rename its blobs, freeze its first layers; and the trunk that heads are put on.
+
+cut(net, ["pool5"]) -> CaffeNet      only the layers that those blobs need; the parameters are the net's own, not copies
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from prototxt import NetError
+
+from .graph import Graph, Step, StepParam, Value
+from .net import CaffeNet
+from .recipe import Shape
+from .to_torch import Built, class_name, wire
+
+
+def cut(net: CaffeNet, at: Sequence[str]) -> CaffeNet:
+    """The net up to the blobs `at`, which become its outputs; `conv1@0` is the blob before anything was written over it.
+
+    Layers that lead to none of them go. NetError with the nearest names if a blob is not there.
+    """
+    wanted = [_value(net.graph, name) for name in at]
+    graph = _reduced(net.graph, wanted)
+    root = nn.Module()
+    for step in graph.steps:
+        if step.tops:
+            root.add_module(step.key, net.module.get_submodule(step.key))
+    wired, nodes = wire(graph)
+    module = fx.GraphModule(root, wired, class_name=class_name(graph.name))
+    module.train(net.module.training)
+    return CaffeNet(graph, Built(module, nodes))
+
+
+def _value(graph: Graph, name: str) -> Value:
+    blob, _, version = name.rpartition("@")
+    if blob and version.isdigit() and Value(blob, int(version)) in graph.values:
+        return Value(blob, int(version))
+    if name in graph.last:
+        return graph.last[name]
+    near = get_close_matches(name, graph.last, n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(list(graph.last)[-8:])} and others"
+    raise NetError(f"the net has no blob {name!r} to cut at; {hint}")
+
+
+def _reduced(graph: Graph, wanted: Sequence[Value]) -> Graph:
+    """The graph of the steps that the values need; a blob that has several versions ends with the wanted one."""
+    needed, kept = set(wanted), list[int]()
+    for i in reversed(range(len(graph.steps))):
+        if needed & set(graph.steps[i].tops):
+            needed |= set(graph.steps[i].bottoms)
+            kept.insert(0, i)
+    steps = _reowned(graph, kept)
+    held = {value for step in steps for value in (*step.bottoms, *step.tops)} | set(wanted)
+    inputs = tuple(blob for blob in graph.inputs if Value(blob) in held)
+    return replace(
+        graph,
+        steps=steps,
+        inputs=inputs,
+        unused=(),
+        outputs=tuple(dict.fromkeys(value.blob for value in wanted)),
+        data_layers=tuple(d for d in graph.data_layers if set(d.tops) & set(inputs)),
+        values={value: shape for value, shape in graph.values.items() if value in held},
+        views={},
+    )
+
+
+def _reowned(graph: Graph, kept: Sequence[int]) -> tuple[Step, ...]:
+    """The kept steps; of a parameter whose owner is not among them the first user is the owner."""
+    places = {old: new for new, old in enumerate(kept)}
+    owners: dict[tuple[int, int], tuple[int, int]] = {}
+    steps = []
+    for old in kept:
+        params: list[StepParam] = []
+        for i, param in enumerate(graph.steps[old].params):
+            source = param.owner or (old, i)
+            owner = (places[source[0]], source[1]) if source[0] in places else owners.get(source)
+            owners.setdefault(source, (places[old], i))
+            params.append(replace(param, owner=None if param.owner is None else owner))
+        steps.append(replace(graph.steps[old], params=tuple(params)))
+    return tuple(steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """What heads stand on: a module whose output is the features, a tensor or {place: tensor}, and what is known of it.
+
+    `shapes` of the features by place, batch included. `layers` are the keys of its submodules in the order they run. `multipliers`
+    are Caffe's (lr_mult, decay_mult) by the name of the parameter, where the net has some.
+    """
+
+    module: nn.Module
+    places: tuple[str, ...]
+    shapes: Mapping[str, Shape]
+    layers: tuple[str, ...]
+    multipliers: Mapping[str, tuple[float, float]]
+
+
+def trunk_of(net: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
+    """The part of a converted net, or of any module that torch.fx can trace, up to the blobs or submodules `at`."""
+    if isinstance(net, CaffeNet):
+        return _converted(cut(net, at), at)
+    return _traced(net, at, input_shape)
+
+
+def _converted(net: CaffeNet, at: Sequence[str]) -> Trunk:
+    graph = net.graph
+    if len(graph.inputs) != 1:
+        raise NetError(f"the net up to {', '.join(at)} needs the inputs {list(graph.inputs)}; heads stand on a net of one input")
+    outputs = dict(zip(at, graph.outputs, strict=True))
+    shapes = {place: graph.values[graph.last[blob]] for place, blob in outputs.items()}
+    multipliers = {}
+    for step in graph.steps:
+        for param in step.params:
+            if param.owner is None:
+                multipliers[f"{step.key}.{param.blob.name}"] = (param.spec.lr_mult, param.spec.decay_mult)
+    return Trunk(net.module, graph.outputs, shapes, tuple(step.key for step in graph.steps if step.tops), multipliers)
+
+
+def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
+    if not isinstance(module, nn.Module):
+        raise NetError(f"heads stand on a net of converters.load or a torch module, not on {type(module).__name__}")
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    try:
+        names = get_graph_node_names(module)[1]
+    except Exception as exc:  # torch.fx says in many ways that it cannot trace
+        raise NetError(f"torch.fx cannot trace {type(module).__name__}: {str(exc).splitlines()[0]}") from exc
+    for place in at:
+        if not any(name == place or name.startswith(f"{place}.") for name in names):
+            near = get_close_matches(place, names, n=3)
+            raise NetError(f"{type(module).__name__} has no module or node {place!r} to cut at; near are {near or names[-5:]}")
+    training = module.training
+    extractor = create_feature_extractor(module, return_nodes={place: place for place in at})
+    extractor.eval()
+    with torch.no_grad():
+        made = extractor(torch.zeros(1, *input_shape, device=next(extractor.parameters(), torch.empty(0)).device))
+    extractor.train(training)
+    layers = tuple(dict.fromkeys(str(node.target) for node in extractor.graph.nodes if node.op == "call_module"))
+    return Trunk(extractor, tuple(at), {place: tuple(made[place].shape) for place in at}, layers, {})
