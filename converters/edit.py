@@ -91,15 +91,18 @@ def _reowned(graph: Graph, kept: Sequence[int]) -> tuple[Step, ...]:
 class Trunk:
     """What heads stand on: a module whose output is the features, a tensor or {place: tensor}, and what is known of it.
 
-    `shapes` of the features by place, batch included. `layers` are the keys of its submodules in the order they run. `multipliers`
-    are Caffe's (lr_mult, decay_mult) by the name of the parameter, where the net has some.
+    `shapes` of the features by place, batch included. `layers` are {layer: key of its submodule} in the order they run. `multipliers`
+    are Caffe's (lr_mult, decay_mult) by the name of the parameter, where the net has some. `input` is the input's name, `image` its
+    shape without the batch.
     """
 
     module: nn.Module
     places: tuple[str, ...]
     shapes: Mapping[str, Shape]
-    layers: tuple[str, ...]
+    layers: Mapping[str, str]
     multipliers: Mapping[str, tuple[float, float]]
+    input: str
+    image: Shape
 
 
 def trunk_of(net: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
@@ -120,7 +123,9 @@ def _converted(net: CaffeNet, at: Sequence[str]) -> Trunk:
         for param in step.params:
             if param.owner is None:
                 multipliers[f"{step.key}.{param.blob.name}"] = (param.spec.lr_mult, param.spec.decay_mult)
-    return Trunk(net.module, graph.outputs, shapes, tuple(step.key for step in graph.steps if step.tops), multipliers)
+    layers = {step.name: step.key for step in graph.steps if step.tops}
+    (source,) = graph.inputs
+    return Trunk(net.module, graph.outputs, shapes, layers, multipliers, source, graph.values[Value(source)][1:])
 
 
 def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
@@ -142,5 +147,5 @@ def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk
     with torch.no_grad():
         made = extractor(torch.zeros(1, *input_shape, device=next(extractor.parameters(), torch.empty(0)).device))
     extractor.train(training)
-    layers = tuple(dict.fromkeys(str(node.target) for node in extractor.graph.nodes if node.op == "call_module"))
-    return Trunk(extractor, tuple(at), {place: tuple(made[place].shape) for place in at}, layers, {})
+    layers = {str(node.target): str(node.target) for node in extractor.graph.nodes if node.op in ("call_module", "get_attr")}
+    return Trunk(extractor, tuple(at), {place: tuple(made[place].shape) for place in at}, layers, {}, "input", tuple(input_shape))

@@ -10,7 +10,7 @@ import ast
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,47 +62,81 @@ def to_onnx(net: Any, path: str | Path, preprocessing: Preprocessing | None = No
         raise NetError("ONNX cannot express this net:\n" + "\n".join(refused))
     if not graph.outputs:
         raise NetError("the net has no output, so there is nothing to export")
-    training = net.module.training
-    net.module.eval()
-    with_ceil: dict[str, nn.Module] = {}
-    try:
-        with_ceil = _spell_out_average_pooling(net)
-        _as_operators(net, on=True)
+    with _exportable(net.module):
         wrapped = _Named(net.module, graph.outputs, preprocessing.module() if preprocessing else None).eval()
-        with _quiet():
-            program, dynamic = _exported(graph, wrapped)
-            _rename(program.model, graph)
-            program.optimize()
-            _restore_names(program.model, graph)
-            _write(program.model, Path(path))
-    finally:
-        _as_operators(net, on=False)
-        for key, module in with_ceil.items():
-            net.module.set_submodule(key, module)
-        net.module.train(training)
+        program, dynamic = _exported(graph, wrapped)
+        _rename(program.model, graph)
+        program.optimize()
+        _restore_names(program.model, graph.inputs, list(output_names(graph).values()))
+        _write(program.model, Path(path))
     return OnnxFile(Path(path), dynamic)
 
 
-def _spell_out_average_pooling(net: Any) -> dict[str, nn.Module]:
+def module_to_onnx(
+    module: nn.Module, path: str | Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], preprocessing: Preprocessing | None = None
+) -> OnnxFile:
+    """Write any module as ONNX: it takes the inputs in order and returns {output: tensor}, or one tensor. The batch axis is free.
+
+    NetError says what torch's exporter cannot express.
+    """
+    shared = sorted(set(inputs) & set(outputs))
+    if shared:
+        raise NetError(f"{shared} would name an input and an output of one ONNX file; give the output another name")
+    with _exportable(module):
+        wrapped = _Named(module, tuple(outputs), preprocessing.module() if preprocessing else None).eval()
+        batch = torch.export.Dim("batch")
+        try:
+            exported = torch.export.export(wrapped, tuple(inputs.values()), dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False)
+            program = _program(exported, list(inputs), list(outputs))
+        except Exception as exc:  # torch says in many ways that it cannot
+            raise NetError(f"torch's exporter cannot express this module with a free batch axis: {_reason(exc)}") from exc
+        program.optimize()
+        for value in (*program.model.graph.inputs, *program.model.graph.outputs):
+            _name_batch(value)
+        _restore_names(program.model, list(inputs), list(outputs))
+        _write(program.model, Path(path))
+    return OnnxFile(Path(path), True)
+
+
+@contextmanager
+def _exportable(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, in the form that exports best, and the exporter quiet; all as before at the end."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    with_ceil: dict[str, nn.Module] = {}
+    try:
+        with_ceil = _spell_out_average_pooling(module)
+        _as_operators(module, on=True)
+        with _quiet():
+            yield
+    finally:
+        _as_operators(module, on=False)
+        for key, replaced in with_ceil.items():
+            module.set_submodule(key, replaced)
+        module.train(modes[module])
+        for part, training in modes.items():
+            part.training = training
+
+
+def _spell_out_average_pooling(module: nn.Module) -> dict[str, nn.Module]:
     """Put modules that pad by themselves in place of AvgPool2d(ceil_mode=True); the replaced ones by key.
 
     Readers of ONNX differ on what AveragePool with ceil_mode divides by: OpenCV 5.0 is off by 1e-2 on cifar10_full.
     """
-    replaced: dict[str, nn.Module] = {}
-    for step in net.graph.steps:
-        module = net.module.get_submodule(step.key) if step.tops else None
-        if isinstance(module, nn.AvgPool2d) and module.ceil_mode:
-            replaced[step.key] = module
-            net.module.set_submodule(step.key, WideAvgPool2d(_both(module.kernel_size), _both(module.stride), _both(module.padding), ceil_mode=True))
+    caffes = ((key, m) for key, m in module.named_modules() if isinstance(m, nn.AvgPool2d) and m.ceil_mode)
+    replaced: dict[str, nn.Module] = {key: m for key, m in caffes if m.count_include_pad and m.divisor_override is None}
+    for key, pool in replaced.items():
+        both = {name: _both(getattr(pool, name)) for name in ("kernel_size", "stride", "padding")}
+        module.set_submodule(key, WideAvgPool2d(**both, ceil_mode=True))
     return replaced
 
 
-def _as_operators(net: Any, *, on: bool) -> None:
+def _as_operators(module: nn.Module, *, on: bool) -> None:
     """Let modules that depend on their values stand for one operator, which onnx_ops registers and translates."""
     translations()
-    for module in net.module.modules():
-        if hasattr(module, "as_operator"):
-            module.as_operator = on
+    for part in module.modules():
+        if hasattr(part, "as_operator"):
+            part.as_operator = on  # type: ignore[assignment]
 
 
 def _both(value: Any) -> tuple[int, int]:
@@ -117,22 +151,25 @@ def _exported(graph: Graph, wrapped: nn.Module) -> tuple[Any, bool]:
         batch = torch.export.Dim("batch")
         try:
             exported = torch.export.export(wrapped, inputs, dynamic_shapes=(tuple({0: batch} for _ in axes),), strict=False)
-            return _program(exported, graph), True
+            return _program(exported, graph.inputs, list(output_names(graph).values())), True
         except Exception as exc:  # a net that needs its own batch size: torch says so in many ways
             logging.getLogger(__name__).debug("no free batch axis: %s", exc)
     inputs = tuple(sample_inputs(graph).values())
     try:
-        return _program(torch.export.export(wrapped, inputs, strict=False), graph), False
+        return _program(torch.export.export(wrapped, inputs, strict=False), graph.inputs, list(output_names(graph).values())), False
     except Exception as exc:
-        reason = next((line.strip() for line in str(exc.__cause__ or exc).splitlines() if line.strip()), type(exc).__name__)
-        raise NetError(f"torch's exporter cannot express this net: {reason[:300]}") from exc
+        raise NetError(f"torch's exporter cannot express this net: {_reason(exc)}") from exc
 
 
-def _program(exported: Any, graph: Graph) -> Any:
+def _reason(exc: Exception) -> str:
+    return next((line.strip() for line in str(exc.__cause__ or exc).splitlines() if line.strip()), type(exc).__name__)[:300]
+
+
+def _program(exported: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     return torch.onnx.export(
         exported,
-        input_names=list(graph.inputs),
-        output_names=list(output_names(graph).values()),
+        input_names=list(inputs),
+        output_names=list(outputs),
         dynamo=True,
         verbose=False,
         optimize=False,
@@ -193,14 +230,14 @@ def output_names(graph: Graph) -> dict[str, str]:
     return {blob: f"{blob}@{graph.last[blob].version}" if blob in graph.inputs else blob for blob in graph.outputs}
 
 
-def _restore_names(model: Any, graph: Graph) -> None:
-    """Inputs and outputs have the blobs' names, whatever the optimizer has joined; one that is an input, or another output, gets an Identity."""
+def _restore_names(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Inputs and outputs have these names, whatever the optimizer has joined; one that is an input, or another output, gets an Identity."""
     import onnx_ir
 
     taken: set[int] = set()
-    for value, name in zip(model.graph.inputs, graph.inputs, strict=True):
+    for value, name in zip(model.graph.inputs, inputs, strict=True):
         value.name = name
-    for i, (value, name) in enumerate(zip(list(model.graph.outputs), output_names(graph).values(), strict=True)):
+    for i, (value, name) in enumerate(zip(list(model.graph.outputs), outputs, strict=True)):
         if _is_input(value) or id(value) in taken:
             if value.name == name:  # a constant, under the name that its output shall have
                 value.name = f"{name}@constant"

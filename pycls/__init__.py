@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .heads import Branch, MultiTaskModel, attach_heads
+    from .heads import Branch, MultiTaskModel, attach_heads, export_onnx
     from .losses.multi_task import multi_task_loss
     from .solver import Solver
     from .tasks import Task
 
-__all__ = ["Branch", "MultiTaskModel", "Solver", "Task", "attach_heads", "multi_task_loss"]
+__all__ = ["Branch", "MultiTaskModel", "Solver", "Task", "attach_heads", "export_onnx", "multi_task_loss"]
 
 _HOMES = {
     "Branch": "heads",
@@ -23,6 +23,7 @@ _HOMES = {
     "Solver": "solver",
     "Task": "tasks",
     "attach_heads": "heads",
+    "export_onnx": "heads",
     "multi_task_loss": "losses.multi_task",
 }
 

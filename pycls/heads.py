@@ -8,22 +8,26 @@ model.parameter_groups(lr, weight_decay)                                     for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from converters.comparison.runners import OnnxRuntimeRunner, TorchRunner
 from converters.edit import Trunk, trunk_of
 from converters.names import identifiers
+from converters.onnx_export import OnnxFile, module_to_onnx
+from converters.preprocessing import Preprocessing
 from prototxt.errors import TaskError
 
 from .tasks import Task, check_tasks, one_of
 
 POOLS = ("avg", "max", "avgmax", "flatten")
-NORMS = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,11 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         self.tasks, self.branches = check_tasks(tasks), tuple(branches)
         self.trunk, self.places = trunk.module, trunk.places
-        self.layers, self.multipliers = trunk.layers, trunk.multipliers
+        self.layers, self.multipliers = dict(trunk.layers), dict(trunk.multipliers)
+        self.input, self.image = trunk.input, trunk.image
         self.keys = dict(zip([t.name for t in self.tasks], identifiers([t.name for t in self.tasks], prefix="task"), strict=True))
         self.necks, self.heads = nn.ModuleList(), nn.ModuleDict()
+        self.learnable = {name for name, p in self.trunk.named_parameters() if p.requires_grad}
         self.frozen: tuple[str, ...] = ()
         for branch in self.branches:
             neck = Neck(trunk.shapes[branch.at or self.places[0]], branch)
@@ -142,6 +148,130 @@ class MultiTaskModel(nn.Module):
     def head(self, name: str) -> nn.Module:
         """The head of a task."""
         return self.heads[self.keys[self.task(name).name]]
+
+    def freeze(self, until: str | None = "") -> None:
+        """Freeze the trunk's layers up to and with `until` ("" all, None none), and free those behind; the heads always learn.
+
+        What is frozen stays in eval mode, so that its BatchNorm counts nothing. A layer that Caffe froze (lr_mult 0) stays as it is.
+        Staged unfreezing is one call an epoch with `stage(schedule, epoch)`. TaskError names a layer that is not there.
+        """
+        names = list(self.layers)
+        if until:
+            inside = [i for i, name in enumerate(names) if name == until or name.startswith(f"{until}.")]
+            if not inside:
+                one_of(until, names, "the trunk's layer")
+            names = names[: inside[-1] + 1]
+        self.frozen = () if until is None else tuple(self.layers[name] for name in names)
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(name in self.learnable and until != "" and not self._is_frozen(name))
+        self.train(self.training)
+
+    def _is_frozen(self, parameter: str) -> bool:
+        return any(parameter == key or parameter.startswith(f"{key}.") for key in self.frozen)
+
+    def train(self, mode: bool = True) -> MultiTaskModel:
+        """Train or eval mode; frozen layers stay in eval mode."""
+        super().train(mode)
+        for key in self.frozen:
+            found = self.trunk
+            for part in key.split("."):
+                found = getattr(found, part)
+            if isinstance(found, nn.Module):
+                found.eval()
+        return self
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.0, *, trunk_lr_mult: float = 1.0, decay_biases: bool = True
+    ) -> list[dict[str, Any]]:
+        """Groups for any torch optimizer: rates times Caffe's multipliers, the trunk's and the branches'; frozen parameters too.
+
+        Without `decay_biases` parameters of one axis, biases and those of normalization, do not decay. Each group has a `name`.
+        """
+        groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+        owners = {id(p): (f"branch {i}", b.lr_mult) for i, b in enumerate(self.branches) for p in self._branch_parameters(i)}
+        for name, parameter in self.named_parameters():
+            group, rate = owners.get(id(parameter), ("trunk", trunk_lr_mult))
+            lr_mult, decay_mult = self.multipliers.get(name.removeprefix("trunk."), (1.0, 1.0)) if group == "trunk" else (1.0, 1.0)
+            decay = decay_mult if decay_biases or parameter.ndim > 1 else 0.0
+            groups.setdefault((group, rate * lr_mult, decay), []).append(parameter)
+        return [
+            {"name": name, "params": parameters, "lr": lr * rate, "lr_mult": rate, "weight_decay": weight_decay * decay}
+            for (name, rate, decay), parameters in groups.items()
+        ]
+
+    def _branch_parameters(self, i: int) -> list[nn.Parameter]:
+        heads = [self.heads[self.keys[name]] for name in self.branches[i].tasks]
+        return [p for module in (self.necks[i], *heads) for p in module.parameters()]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The trunk's parameters that learn: what task balancing works on."""
+        return [p for p in self.trunk.parameters() if p.requires_grad]
+
+    def drop_empty_gradients(self, divisors: Mapping[str, Tensor]) -> None:
+        """Take the gradients from the heads without a label in the step, which are zeros: so neither decay nor momentum moves them."""
+        for name, divisor in divisors.items():
+            if not float(divisor):
+                for parameter in self.head(name).parameters():
+                    parameter.grad = None
+
+    @torch.no_grad()
+    def set_prior(self, name: str, counts: Sequence[float]) -> None:
+        """Start the head of a task at its prior: its first loss is then the entropy of the labels, and nothing jumps.
+
+        `counts` are samples by class, or by bin of an age; of binary and multilabel tasks the rate of positives of each label.
+        """
+        task, biases = self.task(name), [p for key, p in self.head(name).named_parameters() if key.endswith("bias")]
+        if not biases:
+            raise TaskError(f"the head of {name!r} has no bias to start from a prior")
+        share = torch.as_tensor(counts, dtype=torch.float64)
+        wanted = task.bins if task.kind == "age" else task.outputs
+        if share.shape != (wanted,):
+            raise TaskError(f"the prior of {name!r} has {share.numel()} values; the task needs {wanted}")
+        if task.kind == "age" and task.loss == "ordinal":
+            share = share.flip(0).cumsum(0).flip(0)[1:] / share.sum()
+        if task.activation == "sigmoid":
+            share = share.clamp(1e-6, 1 - 1e-6)
+            values = share.log() - (-share).log1p()
+        else:
+            values = (share / share.sum()).clamp(min=1e-6).log()
+        biases[0].copy_(values)
+
+
+def stage(schedule: Mapping[int, str | None], epoch: int) -> str | None:
+    """What to freeze in an epoch, from {first epoch: until}: {0: "", 2: "conv3", 5: None} thaws the trunk from behind."""
+    begun = [start for start in sorted(schedule) if start <= epoch]
+    return schedule[begun[-1]] if begun else None
+
+
+class _Exported(nn.Module):
+    """The model, its outputs read as probabilities and years if so wished."""
+
+    def __init__(self, model: MultiTaskModel, activation: bool) -> None:
+        super().__init__()
+        self.model, self.activation = model, activation
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """{task: probabilities, years or logits}."""
+        made = self.model(x)
+        return {task.name: task.activate(made[task.name]) if self.activation else made[task.name] for task in self.model.tasks}
+
+
+def export_onnx(model: MultiTaskModel, path: str | Path, activation: bool = True, preprocessing: Preprocessing | None = None) -> OnnxFile:
+    """Write ONNX with an output for each task, by its name: probabilities and years, or logits without `activation`. The batch axis is free."""
+    example = _example(model, 2).to(next(model.parameters()).device)
+    return module_to_onnx(_Exported(model, activation), path, {model.input: example}, [task.name for task in model.tasks], preprocessing)
+
+
+def onnx_error(model: MultiTaskModel, path: str | Path, activation: bool = True) -> dict[str, float]:
+    """{task: largest difference} between the model and a file of `export_onnx` without preprocessing, in ONNX Runtime, on another batch."""
+    x = _example(model, 3)
+    reference = TorchRunner(copy.deepcopy(_Exported(model, activation)).cpu(), [model.input], [task.name for task in model.tasks])
+    wanted, made = (run({model.input: x.numpy()}) for run in (reference, OnnxRuntimeRunner(Path(path))))
+    return {name: float(abs(made[name] - value).max()) for name, value in wanted.items()}
+
+
+def _example(model: MultiTaskModel, batch: int) -> Tensor:
+    return torch.randn(batch, *model.image, generator=torch.Generator().manual_seed(batch))
 
 
 def head(task: Task, width: int, *, cosine: bool = False) -> nn.Module:
