@@ -287,7 +287,7 @@ def _notes(task: Task, precisions: Tensor) -> list[str]:
     absent, notes = int(precisions.isnan().sum()), []
     if task.kind != "binary":
         notes.append(
-            "macro F1: _all counts an absent class as 0; _seen leaves out what is neither labelled nor predicted, _true what is not labelled"
+            "macro F1: _all counts an absent class as 0; _seen leaves out what is not labelled and not predicted, _true what is not labelled"
         )
     if absent:
         notes.append(f"mAP leaves out {absent} of {len(precisions)} without a positive")
