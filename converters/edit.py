@@ -1,6 +1,8 @@
 """Editing a net: cut it at a blob, rename its blobs, freeze its first layers; and the trunk that heads are put on.
 
-cut(net, ["pool5"]) -> CaffeNet      only the layers that those blobs need; the parameters are the net's own, not copies
+cut(net, ["pool5"]) -> CaffeNet      only the layers that those blobs need
+rename(net, {"prob": "species"}) -> CaffeNet
+Each gives a new net on the modules of the old one: the parameters are the same, not copies.
 """
 
 from __future__ import annotations
@@ -27,7 +29,91 @@ def cut(net: CaffeNet, at: Sequence[str]) -> CaffeNet:
     Layers that lead to none of them go. NetError with the nearest names if a blob is not there.
     """
     wanted = [_value(net.graph, name) for name in at]
-    graph = _reduced(net.graph, wanted)
+    if len({value.blob for value in wanted}) != len(wanted):
+        raise NetError(f"{list(at)} names a blob twice; its versions cannot both be outputs under one name")
+    return _rewired(net, _reduced(net.graph, wanted))
+
+
+def rename(net: CaffeNet, blobs: Mapping[str, str]) -> CaffeNet:
+    """The net with other names for some of its blobs; the layers and their parameters keep theirs. NetError if a name is taken."""
+    for old in blobs:
+        _value(net.graph, old)
+    names = {blob: blobs.get(blob, blob) for blob in net.graph.last}
+    if len(set(names.values())) != len(names):
+        raise NetError(f"{dict(blobs)} would give two blobs one name")
+
+    def new(value: Value) -> Value:
+        return Value(names[value.blob], value.version)
+
+    def listed(old: Sequence[str]) -> tuple[str, ...]:
+        return tuple(names.get(blob, blob) for blob in old)
+
+    graph = net.graph
+    steps = tuple(replace(s, bottoms=tuple(map(new, s.bottoms)), tops=tuple(map(new, s.tops))) for s in graph.steps)
+    renamed = replace(
+        graph,
+        steps=steps,
+        inputs=listed(graph.inputs),
+        unused=listed(graph.unused),
+        outputs=listed(graph.outputs),
+        data_layers=tuple(replace(d, tops=listed(d.tops)) for d in graph.data_layers),
+        values={new(value): shape for value, shape in graph.values.items()},
+        views={names[blob]: new(value) for blob, value in graph.views.items()},
+    )
+    return _rewired(net, renamed)
+
+
+def freeze(net: CaffeNet, until: str) -> None:
+    """Freeze the layers up to and with `until`: no gradient to their parameters, as with lr_mult 0. NetError if there is no such layer."""
+    names = [step.name for step in net.graph.steps]
+    if until not in names:
+        near = get_close_matches(until, names, n=1)
+        raise NetError(f"the net has no layer {until!r} to freeze up to" + (f"; did you mean {near[0]!r}?" if near else ""))
+    for name in names[: names.index(until) + 1]:
+        for tensor in net.params().get(name, []):
+            tensor.requires_grad_(False)
+
+
+def joined(net: CaffeNet) -> tuple[CaffeNet, tuple[str, ...], dict[str, tuple[int, int]]]:
+    """The net over one batch, where it joins several inputs along the batch axis and cuts the batch apart again behind the trunk.
+
+    Returned are the net whose input is the joined blob, the inputs that were joined, and the rows that each cut-off blob had, by the
+    net's own batch sizes. A net without this comes back as it is, with nothing joined.
+    """
+    graph = net.graph
+    fed = {Value(blob) for blob in graph.inputs}
+    joins = [s for s in graph.steps if s.type == "Concat" and s.recipe.args["dim"] == 0 and len(s.bottoms) > 1 and set(s.bottoms) <= fed]
+    if len(joins) != 1:
+        return net, (), {}
+    (join,) = joins
+    cuts = [s for s in graph.steps if s.type == "Slice" and s.recipe.args["dim"] == 0 and _leads(graph, join.tops[0], s.bottoms[0])]
+    source, rows = dict[Value, Value](), dict[str, tuple[int, int]]()
+    for step in cuts:
+        start = 0
+        for top, shape in zip(step.tops, step.shapes, strict=True):
+            source[top] = source.get(step.bottoms[0], step.bottoms[0])
+            rows[top.blob] = (start, start + shape[0])
+            start += shape[0]
+    gone = {id(step) for step in (join, *cuts)}
+    kept = [i for i, step in enumerate(graph.steps) if id(step) not in gone]
+    steps = tuple(replace(s, bottoms=tuple(source.get(b, b) for b in s.bottoms)) for s in _reowned(graph, kept))
+    inputs = (join.tops[0].blob, *(blob for blob in graph.inputs if Value(blob) not in join.bottoms))
+    values = {value: shape for value, shape in graph.values.items() if value not in source and value not in join.bottoms}
+    one = replace(graph, steps=steps, inputs=inputs, values=values)
+    return _rewired(net, one), tuple(b.blob for b in join.bottoms), rows
+
+
+def _leads(graph: Graph, source: Value, target: Value) -> bool:
+    """Whether the second value is made of the first."""
+    made = {source}
+    for step in graph.steps:
+        if made & set(step.bottoms):
+            made |= set(step.tops)
+    return target in made
+
+
+def _rewired(net: CaffeNet, graph: Graph) -> CaffeNet:
+    """A net of that graph with the modules of this one."""
     root = nn.Module()
     for step in graph.steps:
         if step.tops:
@@ -89,15 +175,15 @@ def _reowned(graph: Graph, kept: Sequence[int]) -> tuple[Step, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """What heads stand on: a module whose output is the features, a tensor or {place: tensor}, and what is known of it.
+    """What heads stand on: a module whose output is the features, a tensor or {output: tensor}, and what is known of it.
 
-    `shapes` of the features by place, batch included. `layers` are {layer: key of its submodule} in the order they run. `multipliers`
-    are Caffe's (lr_mult, decay_mult) by the name of the parameter, where the net has some. `input` is the input's name, `image` its
-    shape without the batch.
+    `places` are {blob or submodule as it was asked for: output}; `shapes` of the features by place, batch included. `layers` are
+    {layer: key of its submodule} in the order they run. `multipliers` are Caffe's (lr_mult, decay_mult) by the name of the parameter,
+    where the net has some. `input` is the input's name, `image` its shape without the batch.
     """
 
     module: nn.Module
-    places: tuple[str, ...]
+    places: Mapping[str, str]
     shapes: Mapping[str, Shape]
     layers: Mapping[str, str]
     multipliers: Mapping[str, tuple[float, float]]
@@ -125,7 +211,7 @@ def _converted(net: CaffeNet, at: Sequence[str]) -> Trunk:
                 multipliers[f"{step.key}.{param.blob.name}"] = (param.spec.lr_mult, param.spec.decay_mult)
     layers = {step.name: step.key for step in graph.steps if step.tops}
     (source,) = graph.inputs
-    return Trunk(net.module, graph.outputs, shapes, layers, multipliers, source, graph.values[Value(source)][1:])
+    return Trunk(net.module, outputs, shapes, layers, multipliers, source, graph.values[Value(source)][1:])
 
 
 def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
@@ -148,4 +234,6 @@ def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk
         made = extractor(torch.zeros(1, *input_shape, device=next(extractor.parameters(), torch.empty(0)).device))
     extractor.train(training)
     layers = {str(node.target): str(node.target) for node in extractor.graph.nodes if node.op in ("call_module", "get_attr")}
-    return Trunk(extractor, tuple(at), {place: tuple(made[place].shape) for place in at}, layers, {}, "input", tuple(input_shape))
+    return Trunk(
+        extractor, {place: place for place in at}, {place: tuple(made[place].shape) for place in at}, layers, {}, "input", tuple(input_shape)
+    )

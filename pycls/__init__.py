@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .heads import Branch, MultiTaskModel, attach_heads, export_onnx
+    from .idioms import model_of, tasks_of
     from .losses.multi_task import multi_task_loss
     from .solver import Solver
     from .tasks import Task
 
-__all__ = ["Branch", "MultiTaskModel", "Solver", "Task", "attach_heads", "export_onnx", "multi_task_loss"]
+__all__ = ["Branch", "MultiTaskModel", "Solver", "Task", "attach_heads", "export_onnx", "model_of", "multi_task_loss", "tasks_of"]
 
 _HOMES = {
     "Branch": "heads",
@@ -24,7 +25,9 @@ _HOMES = {
     "Task": "tasks",
     "attach_heads": "heads",
     "export_onnx": "heads",
+    "model_of": "idioms",
     "multi_task_loss": "losses.multi_task",
+    "tasks_of": "idioms",
 }
 
 

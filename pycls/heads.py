@@ -112,15 +112,15 @@ class MultiTaskModel(nn.Module):
     def __init__(self, trunk: Trunk, tasks: Iterable[Task], branches: Iterable[Branch]) -> None:
         super().__init__()
         self.tasks, self.branches = check_tasks(tasks), tuple(branches)
-        self.trunk, self.places = trunk.module, trunk.places
-        self.layers, self.multipliers = dict(trunk.layers), dict(trunk.multipliers)
+        self.trunk, self.places = trunk.module, dict(trunk.places)
+        self.layers, self.multipliers = dict(trunk.layers), {f"trunk.{name}": pair for name, pair in trunk.multipliers.items()}
         self.input, self.image = trunk.input, trunk.image
         self.keys = dict(zip([t.name for t in self.tasks], identifiers([t.name for t in self.tasks], prefix="task"), strict=True))
         self.necks, self.heads = nn.ModuleList(), nn.ModuleDict()
         self.learnable = {name for name, p in self.trunk.named_parameters() if p.requires_grad}
         self.frozen: tuple[str, ...] = ()
         for branch in self.branches:
-            neck = Neck(trunk.shapes[branch.at or self.places[0]], branch)
+            neck = Neck(trunk.shapes[branch.at or next(iter(self.places))], branch)
             self.necks.append(neck)
             for name in branch.tasks:
                 self.heads[self.keys[name]] = head(self.task(name), neck.width, cosine=branch.cosine)
@@ -133,10 +133,10 @@ class MultiTaskModel(nn.Module):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """What each task's head reads, [N, D]; tasks of one branch share one tensor."""
         values = self.trunk(x)
-        values = values if isinstance(values, dict) else {self.places[0]: values}
+        first = next(iter(self.places))
         found = {}
         for branch, neck in zip(self.branches, self.necks, strict=True):
-            made = neck(values[branch.at or self.places[0]])
+            made = neck(values[self.places[branch.at or first]] if isinstance(values, dict) else values)
             found.update(dict.fromkeys(branch.tasks, made))
         return found
 
@@ -191,7 +191,7 @@ class MultiTaskModel(nn.Module):
         owners = {id(p): (f"branch {i}", b.lr_mult) for i, b in enumerate(self.branches) for p in self._branch_parameters(i)}
         for name, parameter in self.named_parameters():
             group, rate = owners.get(id(parameter), ("trunk", trunk_lr_mult))
-            lr_mult, decay_mult = self.multipliers.get(name.removeprefix("trunk."), (1.0, 1.0)) if group == "trunk" else (1.0, 1.0)
+            lr_mult, decay_mult = self.multipliers.get(name, (1.0, 1.0))
             decay = decay_mult if decay_biases or parameter.ndim > 1 else 0.0
             groups.setdefault((group, rate * lr_mult, decay), []).append(parameter)
         return [
