@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from prototxt.errors import TaskError
+
 from . import calibration
 from .losses.multi_task import meant
 from .tasks import Task, one_of
@@ -265,9 +267,11 @@ def _macros(counts: Counts) -> dict[str, float]:
 
 
 def _by_shots(counts: Counts, train_counts: Sequence[float] | None) -> dict[str, float]:
-    if train_counts is None:
-        return {}
     recall = counts.recall()
+    if train_counts is None or len(recall) == 1:
+        return {}
+    if len(train_counts) != len(recall):
+        raise TaskError(f"{len(train_counts)} counts of training samples for {len(recall)} classes")
     return {f"recall_{group}": _mean(recall[classes]) for group, classes in shots(train_counts).items()}
 
 

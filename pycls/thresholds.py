@@ -11,6 +11,7 @@ from torch import Tensor
 from prototxt.errors import TaskError
 
 DEFAULT = 0.5
+ABOVE = 1e-6  # above a score, in float32 too
 
 
 class Threshold(NamedTuple):
@@ -62,7 +63,7 @@ def match_rate(scores: Tensor, rate: float) -> float:
     ranked = scores.double().sort(descending=True).values
     count = min(max(round(rate * len(ranked)), 0), len(ranked))
     if count == 0:
-        return math.nextafter(float(ranked[0]), math.inf) if len(ranked) else DEFAULT
+        return float(ranked[0]) + ABOVE if len(ranked) else DEFAULT
     return float(ranked[count - 1] + (ranked[count] if count < len(ranked) else 0.0)) / 2
 
 
@@ -126,4 +127,4 @@ def abstain_below(confidence: Tensor, right: Tensor, risk: float) -> float:
     last = torch.ones_like(curve.risk, dtype=torch.bool)
     last[:-1] = curve.threshold[:-1] > curve.threshold[1:]  # equal confidences are kept or left together
     sound = curve.threshold[last & (curve.risk <= risk)]
-    return float(sound.min()) if len(sound) else math.nextafter(1.0, 2.0)
+    return float(sound.min()) if len(sound) else 1.0 + ABOVE

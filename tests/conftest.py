@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 
@@ -31,6 +35,14 @@ def wild() -> Path:
     if not (SHARED / "wild").is_dir():
         pytest.skip("the public prototxts are not beside this checkout")
     return SHARED / "wild"
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A source of random numbers, the same for every test."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
 
 
 Decant = Callable[..., "subprocess.CompletedProcess[str]"]
