@@ -6,18 +6,22 @@ loss.sums(...) -> Sums(numerator, divisor)    the same before the division, so t
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ..tasks import LOSSES
 
 if TYPE_CHECKING:
     from ..tasks import Task
     from .reduction import Loss
 
+_FUNCTIONS: dict[tuple[str, str], Loss] = {
+    (kind, name): getattr(import_module(f"{__name__}.{place.partition('.')[0]}"), place.partition(".")[2])
+    for kind, places in LOSSES.items()
+    for name, place in places.items()
+}
+
 
 def loss_of(task: Task) -> Loss:
-    """The loss function of a task, from its home."""
-    from importlib import import_module
-
-    from ..tasks import LOSSES
-
-    home, _, name = LOSSES[task.kind][task.loss].partition(".")
-    return getattr(import_module(f"pycls.losses.{home}"), name)  # type: ignore[no-any-return]
+    """The loss function of a task."""
+    return _FUNCTIONS[task.kind, task.loss]
