@@ -8,24 +8,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from prototxt import Message, NetError
+from prototxt import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TYPES = ("bilinear", "constant", "gaussian", "msra", "positive_unitball", "uniform", "xavier")
-
-
-def check_filler(filler: Message | None) -> None:
-    """NetError if Caffe would refuse the filler."""
-    if filler is None:
-        return
-    if filler.type not in TYPES:
-        raise NetError(f"filler type {filler.type!r} is unknown; Caffe has {', '.join(TYPES)}")
-    if filler.type == "uniform" and filler.min > filler.max:
-        raise NetError(f"a uniform filler from {filler.min:g} to {filler.max:g}: min is above max")
-    if filler.type != "gaussian" and filler.sparse != -1:
-        raise NetError(f"sparse is for gaussian fillers, not for {filler.type}")
 
 
 def fill_(tensor: Tensor, filler: Message | None) -> Tensor:
@@ -33,9 +19,8 @@ def fill_(tensor: Tensor, filler: Message | None) -> Tensor:
     import torch
 
     with torch.no_grad():
-        if filler is None:
+        if filler is None or not tensor.numel():
             return tensor.zero_()
-        check_filler(filler)
         return _FILL[filler.type](tensor, filler)
 
 
@@ -81,8 +66,6 @@ def _bilinear(t: Tensor, f: Any) -> Tensor:
     """The kernel that upsamples by bilinear interpolation, in every filter."""
     import torch
 
-    if t.dim() != 4 or t.shape[2] != t.shape[3]:
-        raise NetError(f"a bilinear filler needs square 2-D filters, not {list(t.shape)}")
     factor = math.ceil(t.shape[3] / 2)
     centre = (2 * factor - 1 - factor % 2) / (2 * factor)
     ramp = 1 - (torch.arange(t.shape[3], dtype=t.dtype) / factor - centre).abs()

@@ -21,9 +21,9 @@ def check(filler: Message, shape: tuple[int, ...]) -> None:
     """NetError where Caffe would refuse the filler for a blob of `shape`."""
     if filler.type not in TYPES:
         raise NetError(f"filler type {filler.type!r} is unknown; Caffe has {', '.join(TYPES)}")
-    if filler.type == "uniform" and filler.min > filler.max:
+    if filler.type == "uniform" and not filler.min <= filler.max:
         raise NetError(f"a uniform filler from {filler.min:g} to {filler.max:g}: min is above max")
-    if filler.type == "gaussian" and filler.std <= 0:
+    if filler.type == "gaussian" and not filler.std > 0:
         raise NetError(f"a gaussian filler of std {filler.std:g}: it must be above 0")
     if filler.type != "gaussian" and filler.sparse != -1:
         raise NetError(f"sparse is for gaussian fillers, not for {filler.type}")
