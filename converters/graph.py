@@ -13,6 +13,7 @@ from math import prod
 from typing import Any, NamedTuple, cast
 
 from prototxt import Message, NetError, UnsupportedLayer
+from prototxt.data.fillers import check as check_filler
 from prototxt.net import Layer, Net, Param
 from prototxt.rules import State
 
@@ -319,6 +320,8 @@ class _Builder:
         params = []
         for i, blob in enumerate(recipe.blobs):
             spec = specs[i] if i < len(specs) else Param()
+            if blob.filler is not None:
+                check_filler(blob.filler, blob.shape)
             params.append(StepParam(blob, spec, self._owner(i, blob, layer, specs, spec)))
         return tuple(params)
 

@@ -89,6 +89,8 @@ def literal(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         inner = ", ".join(literal(v) for v in value)
         return f"({inner}{',' if len(value) == 1 else ''})" if isinstance(value, tuple) else f"[{inner}]"
+    if isinstance(value, str) and value.isascii() and value.isprintable() and not {'"', "\\"} & set(value):
+        return f'"{value}"'
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     raise TypeError(f"a recipe takes literals, not {type(value).__name__}")

@@ -44,9 +44,10 @@ def load(path: str) -> {name}:
 def to_source(net: Any) -> str:
     """The text of a Python file with one class for the net (a CaffeNet or a Graph), and a function that loads its weights."""
     graph: Graph = getattr(net, "graph", net)
-    name = class_name(graph.name)
+    own = _own_classes(graph)
+    (name,) = identifiers([class_name(graph.name)], prefix="Net", taken={*own, "LAYERS", "Tensor", "load"})
     body = _class(graph, name)
-    classes = "".join(f"\n\n{text}\n" for text in _own_classes(graph))
+    classes = "".join(f"\n\n{text}\n" for text in own.values())
     load = _LOAD.format(name=name, mode="train" if graph.state.phase == "TRAIN" else "eval")
     text = f"{classes}\n\n{body}\n\n{load}"
     return f'"""{_title(graph)}"""\n\n{_imports(text)}{_table(graph)}{text}'
@@ -142,8 +143,8 @@ def _call(step: Step, names: dict[str, str]) -> str:
 # Classes of converters/modules that the net uses ----------------------------------------------------------------------
 
 
-def _own_classes(graph: Graph) -> list[str]:
-    """The source of every class of ours that the net needs, with what these classes need, each once."""
+def _own_classes(graph: Graph) -> dict[str, str]:
+    """The source by name of every class of ours that the net needs, with what these classes need, each once."""
     wanted: list[tuple[ModuleType, str]] = []
     for step in graph.steps:
         if not step.tops:
@@ -155,11 +156,7 @@ def _own_classes(graph: Graph) -> list[str]:
             from .modules import sharing
 
             wanted.append((sharing, "SharedParameters"))
-    texts: dict[tuple[str, str], str] = {}
-    for module, name in dict.fromkeys(wanted):
-        for needed, text in _closure(module, name):
-            texts[(module.__name__, needed)] = text
-    return list(texts.values())
+    return {needed: text for module, name in dict.fromkeys(wanted) for needed, text in _closure(module, name)}
 
 
 def _closure(module: ModuleType, name: str) -> list[tuple[str, str]]:

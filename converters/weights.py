@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prototxt import WeightsError
+from prototxt import Message, WeightsError
+from prototxt.data import fillers
 from prototxt.files import atomic_path, check_file
 from prototxt.weights import LayerBlobs, Weights, fits, read_into, read_weights
 from prototxt.wire import Blob
 from prototxt.write_weights import write_caffemodel
 
-from .fillers import fill_
 from .graph import Graph, Step
 from .to_torch import held
 
@@ -32,11 +32,21 @@ class Copied:
 
 
 def fill(graph: Graph, module: nn.Module) -> None:
-    """Fill every parameter by its filler, in the order of the layers; random values come from torch's generator."""
+    """Fill every parameter by its filler, without one by zeros, in the order of the layers; the seed comes from torch's generator."""
+    generator = np.random.default_rng(int(torch.randint(2**62, ())))
     for step in graph.steps:
         for i, param in enumerate(step.params):
             if param.owner is None:
-                fill_(_tensor(step, module, i).detach(), param.blob.filler)
+                _fill(_tensor(step, module, i).detach(), param.blob.filler, generator)
+
+
+def _fill(tensor: Tensor, filler: Message | None, generator: np.random.Generator) -> None:
+    if filler is None:
+        tensor.zero_()
+    elif tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous():
+        fillers.fill_into(tensor.numpy(), filler, generator)
+    else:
+        tensor.copy_(torch.from_numpy(fillers.fill(tuple(tensor.shape), filler, generator)))
 
 
 def params(graph: Graph, module: nn.Module) -> dict[str, list[Tensor]]:

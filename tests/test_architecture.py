@@ -67,13 +67,15 @@ def test_modules_import_torch_alone() -> None:
 
 
 def test_names_of_modules_are_unique() -> None:
-    """Classes and helpers of several files can meet in one generated source."""
-    seen: dict[str, Path] = {}
+    """Classes, helpers and constants of several files can meet in one generated source; only equal definitions may share a name."""
+    seen: dict[str, tuple[Path, str]] = {}
     for path in sorted((ROOT / "converters/modules").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                assert node.name not in seen, f"{node.name} stands in {seen[node.name]} and {path}"
-                seen[node.name] = path
+            names = [node.name] if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else []
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []
+            for name in names:
+                other, text = seen.setdefault(name, (path, ast.unparse(node)))
+                assert text == ast.unparse(node), f"{name} stands in {other} and {path}"
 
 
 def test_every_layer_file_registers_rules() -> None:

@@ -84,6 +84,11 @@ BAD = {
         "strange_param",
     ),
     "a typing mistake": ('layer { name: "c" type: "Convolution" convolution_param { num_ouput: 3 } }', "did you mean 'num_output'?"),
+    "a filler that Caffe refuses": (
+        'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 2 '
+        'weight_filler { type: "gaussian" std: nan } } }',
+        "std nan",
+    ),
     "a brace that is not closed": ("layer {", "expected '}'"),
 }
 

@@ -170,6 +170,9 @@ HOSTILE = [
     " ",
     "1x1",
     "a/b.c",
+    "Scale",  # a class of ours that this net's source holds
+    "load",
+    "Tensor",
 ]
 
 
@@ -184,7 +187,7 @@ def test_names_cannot_become_code(name: str, tmp_path: Path, monkeypatch: pytest
             layer=[
                 new("LayerParameter", name="in", type="Input", top=[name], input_param=shape),
                 new("LayerParameter", name=name, type="ReLU", bottom=[name], top=[name]),
-                new("LayerParameter", name=f"{name}_", type="Sigmoid", bottom=[name], top=[f"{name}_"]),
+                new("LayerParameter", name=f"{name}_", type="Scale", bottom=[name], top=[f"{name}_"]),
             ],
         )
     )

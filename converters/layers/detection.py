@@ -6,7 +6,7 @@ Priors P are counted by the third bottom of DetectionOutput and MultiBoxLoss, [1
 from __future__ import annotations
 
 import struct
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import Any
 
 from prototxt import NetError
@@ -15,6 +15,8 @@ from prototxt.net import Layer
 
 from ..recipe import Recipe, Shape
 from ..registry import layer
+
+FLT_MAX = 3.4028234663852886e38
 
 
 @layer("PriorBox", bottoms=2, in_place="the boxes have another shape")
@@ -48,8 +50,8 @@ def _ratios(p: Any) -> list[float]:
     """1, then each ratio that is not there yet (to 1e-6), with its flip, which is added without looking."""
     ratios = [1.0]
     for ratio in map(_float32, p.aspect_ratio):
-        if ratio <= 0:
-            raise NetError(f"aspect_ratio {ratio:g} is not above 0")
+        if not 0 < ratio < inf or 1 / ratio > FLT_MAX:
+            raise NetError(f"aspect_ratio {ratio:g} gives no box: it must be above 0, and finite")
         if all(abs(ratio - other) >= 1e-6 for other in ratios):
             ratios += [ratio, _float32(1 / ratio)] if p.flip else [ratio]
     return ratios
@@ -58,8 +60,8 @@ def _ratios(p: Any) -> list[float]:
 def _sizes(p: Any, ratios: list[float]) -> tuple[tuple[float, float], ...]:
     """Width and height of a cell's boxes. Sizes are cut to whole pixels, after their check (CASES-SSD 18)."""
     least, most = list(p.min_size), list(p.max_size)
-    if not least or min(least) <= 0:
-        raise NetError("min_size is missing, or not above 0")
+    if not least or not all(0 < size < inf for size in (*least, *most)):
+        raise NetError("min_size is missing, or a size is not above 0 and finite")
     if most and len(most) != len(least):
         raise NetError(f"{len(most)} max_size for {len(least)} min_size: none, or one for each")
     if any(high <= low for low, high in zip(least, most, strict=False)):
@@ -166,6 +168,9 @@ _EVALUATES = "it counts hits of detections, which depends on their values"
 def detection_evaluate(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Detections [1, 1, K, 7] and truth [1, 1, M, 8] -> [1, 1, classes + K, 5]: a row a class, then a row a detection."""
     p = layer.spec.detection_evaluate_param
+    for what, shape, columns in (("detections", shapes[0], 7), ("truth", shapes[1], 8)):
+        if len(shape) != 4 or shape[:2] != (1, 1) or shape[3] != columns:
+            raise NetError(f"{what} of shape {list(shape)}: it takes [1, 1, rows, {columns}]")
     if p.has("resize_param"):
         raise NetError("resize_param has no rule here; give boxes of the images as they are")
     if p.overlap_threshold <= 0:

@@ -28,6 +28,8 @@ def arg_max(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         axis = axis_of(p.axis, len(shape))
         size, top = shape[axis], (*shape[:axis], p.top_k, *shape[axis + 1 :])
         args["axis"] = axis
+    elif not shape:
+        raise NetError("without axis it takes a blob of at least 1 axis, not a single value")
     else:
         size = prod(shape[1:])
         top = (shape[0], 2 if p.out_max_val else 1, p.top_k, *(1,) * (len(shape) - 3))

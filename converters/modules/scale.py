@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def broadcast(t: Tensor, axis: int, like: Tensor) -> Tensor:
     """`t` with axes of 1 behind it, so that its first axis meets `axis` of `like`."""
-    return t.reshape(*t.shape, *(1,) * (like.dim() - axis - t.dim()))
+    return t.reshape((*t.shape, *(1,) * (like.dim() - axis - t.dim())))
 
 
 class Scale(nn.Module):
