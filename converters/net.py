@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from prototxt import Message, NetError
+from prototxt.binary import is_binary
 
 from . import weights as files
 from .graph import Graph, Value
@@ -91,8 +92,13 @@ def load(
     level: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> CaffeNet:
-    """The net of a prototxt as a torch module. Without weights it is filled by its fillers, from torch's generator."""
+    """The net of a prototxt as a torch module. Without weights it is filled by its fillers, from torch's generator.
+
+    A .caffemodel in its place gives the net that it carries, and its weights.
+    """
     net = build(resolve(prototxt, phase, stages, level, shapes))
+    if weights is None and not isinstance(prototxt, Message) and is_binary(prototxt):
+        weights = prototxt
     if weights is not None:
         net.load(weights)
     return net

@@ -121,7 +121,8 @@ def parse(record: bytes) -> Datum:
         elif kind == VARINT and number in numbers:
             numbers[number] = wire.int32(at, end) if number != 7 else wire.varint(at, end)[0]
     bytes_win = data[1] > data[0] or not floats.count
-    return Datum(numbers[1], numbers[2], numbers[3], data, numbers[5], bool(numbers[7]), None if bytes_win else floats.joined()[0])
+    values = None if bytes_win else np.asarray(floats.joined())  # of bytes, so never a Run
+    return Datum(numbers[1], numbers[2], numbers[3], data, numbers[5], bool(numbers[7]), values)
 
 
 def encode(array: Array, label: int = 0) -> bytes:
