@@ -14,10 +14,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperGroup
+
+
+class _Group(TyperGroup):
+    """Gives every command the option --root."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and all(param.name != "root" for param in command.params):
+            note = "Confine what the files themselves name (sources, means, entries of lists, snapshots) to this folder."
+            folder = click.Path(exists=True, file_okay=False)
+            command.params.append(click.Option(["--root"], type=folder, expose_value=False, callback=_confine, help=note))
+        return command
+
+
+def _confine(ctx: click.Context, param: click.Parameter, root: str | None) -> None:
+    if root is not None:
+        from prototxt.files import confine
+
+        confine(root)
+
 
 app = typer.Typer(
     name="decant",
+    cls=_Group,
     help="Takes networks out of Caffe: a prototxt and a caffemodel become a PyTorch model, readable source, ONNX, and a proof of equality.",
     no_args_is_help=True,
     add_completion=False,

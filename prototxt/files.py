@@ -112,12 +112,35 @@ def _near(path: Path) -> str:
 
 
 def find_file(name: str, beside: Path | None) -> Path:
-    """A path from inside a prototxt: from the working directory as Caffe does, else from the file's own folder."""
+    """A path from inside a prototxt: from the working directory as Caffe does, else from the file's own folder; within the root."""
     if beside is not None and not Path(name).exists():
         candidate = beside / name
         if candidate.exists():
-            return candidate
-    return Path(name)
+            return inside(candidate)
+    return inside(Path(name))
+
+
+_roots: list[Path] = []
+
+
+def confine(root: str | Path | None) -> None:
+    """From now on no name that stands inside a file may lead out of the folder `root`, by `..` or by a link; None lifts this.
+
+    It concerns sources, mean files, entries of lists, nets and weights of solvers, and what they write; not the files that the caller names.
+    """
+    _roots[:] = [Path(root).resolve()] if root is not None else []
+
+
+def inside(path: Path, root: Path | None = None) -> Path:
+    """`path`, unless it leads out of `root` or of the folder to which `confine` keeps the process: then FileProblem."""
+    for folder in (*_roots, *((root.resolve(),) if root is not None else ())):
+        try:
+            within = path.resolve().is_relative_to(folder)
+        except (OSError, RuntimeError, ValueError) as exc:
+            raise FileProblem(f"{path!s:.200}: cannot be followed: {exc}") from exc
+        if not within:
+            raise FileProblem(f"{path!s:.200}: leads out of {folder}, to which the files of this net are confined")
+    return path
 
 
 @contextmanager

@@ -7,6 +7,7 @@ open_database(path)            an LMDB or a LevelDB: values by position
 Records, Pictures, LabelList   databases and lists as sequences
 read_mean, write_mean          mean files
 convert_imageset, compute_mean Caffe's two tools
+check_labels                   refuses labels that name no class, with the sample
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _HOMES = {
     "Samples": "samples",
     "Transform": "transform",
     "batches": "batches",
-    "check_labels": "samples",
+    "check_labels": "labels",
     "compute_mean": "tools",
     "convert_imageset": "tools",
     "open_database": "databases",

@@ -111,15 +111,3 @@ class _Hdf5Rows:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": OrderedDict()}
-
-
-def check_labels(labels: Any, classes: int, *, records: Sequence[int] = (), place: str = "labels", ignore: float | None = None) -> None:
-    """DataError that names the sample whose label is no whole number from 0 to classes - 1; Caffe reads memory by such a label."""
-    flat = np.asarray(labels).reshape(-1)
-    wrong = (flat < 0) | (flat >= classes) | (flat != np.floor(flat))
-    if ignore is not None:
-        wrong &= flat != ignore
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        record = records[first] if first < len(records) else first
-        raise DataError(f"{place}: record {record}: label {flat[first]:g} is none of {classes} classes (0 to {classes - 1})")
