@@ -9,38 +9,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
-
-
-class _Group(TyperGroup):
-    """Gives every command the option --root."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and all(param.name != "root" for param in command.params):
-            note = "Confine what the files themselves name (sources, means, entries of lists, snapshots) to this folder."
-            folder = click.Path(exists=True, file_okay=False)
-            command.params.append(click.Option(["--root"], type=folder, expose_value=False, callback=_confine, help=note))
-        return command
-
-
-def _confine(ctx: click.Context, param: click.Parameter, root: str | None) -> None:
-    if root is not None:
-        from prototxt.files import confine
-
-        confine(root)
-
 
 app = typer.Typer(
     name="decant",
-    cls=_Group,
     help="Takes networks out of Caffe: a prototxt and a caffemodel become a PyTorch model, readable source, ONNX, and a proof of equality.",
     no_args_is_help=True,
     add_completion=False,
@@ -55,6 +34,12 @@ Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage of th
 Level = Annotated[int, typer.Option(help="The level of the net's state.")]
 Shapes = Annotated[
     list[str] | None, typer.Option("--shape", help="blob=1,3,224,224: the shape of an input; may come several times.", show_default=False)
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Confine what files name (sources, means, entries of lists, snapshots) to this folder.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
@@ -390,8 +375,34 @@ def _stage(text: str) -> Iterator[None]:
     print(f"{text}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
+def _confinable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option --root."""
+
+    @wraps(command)
+    def run(*args: Any, root: Path | None = None, **options: Any) -> None:
+        if root is not None:
+            from prototxt.files import confine
+
+            confine(root)
+        command(*args, **options)
+
+    plain = signature(command, eval_str=True)
+    last = Parameter("root", Parameter.KEYWORD_ONLY, default=None, annotation=Root)
+    run.__signature__ = plain.replace(parameters=[*plain.parameters.values(), last])  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | {"root": Root}
+    return run
+
+
+def _commands(of: typer.Typer) -> list[Any]:
+    """All commands, those of groups too."""
+    inner = [command for group in of.registered_groups if group.typer_instance for command in _commands(group.typer_instance)]
+    return [*of.registered_commands, *inner]
+
+
 def main() -> None:
     """Run the command line; every error that a user can cause ends in one message and status 2."""
+    for command in _commands(app):
+        command.callback = _confinable(command.callback)
     try:
         app()
     except KeyboardInterrupt:

@@ -108,6 +108,7 @@ class BlobRecorder(fx.Interpreter):
 
     def __init__(self, built: Built, graph: Graph | None = None) -> None:
         super().__init__(built.module)
+        self.extra_traceback = False  # our errors say where
         self.nodes, self.seen = built.nodes, dict[Value, Tensor]()
         self.labels = {step.key: labels_of(step) for step in graph.steps} if graph is not None else {}
 
