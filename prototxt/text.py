@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .errors import CaffeTextError
 from .files import TEXT_LIMIT, read_file
-from .floats import shortest
+from .floats import NAN, shortest
 from .message import Message, Word
 from .schema import INTEGERS, UNKNOWN, Field, Kind, kind
 
@@ -357,7 +357,7 @@ def _wrong(field: Field, token: str) -> NoReturn:
 
 _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:(?:0|[1-9][0-9]*|[0-9]+(?=\.)(?<!^0\d))(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
-_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
+_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": NAN}
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 
 
@@ -384,7 +384,7 @@ def _float_of(token: str) -> float:
     sign, digits = (-1.0, token[1:]) if token[:1] == "-" else (1.0, token)
     special = _SPECIAL.get(digits.lower())
     if special is not None:
-        return sign * special
+        return sign * special if special is not NAN else NAN
     if not _FLOAT.fullmatch(digits) or re.match(r"0[0-9]", digits):
         raise _Problem
     return sign * float(digits.rstrip("fF"))
