@@ -113,11 +113,10 @@ def _named_fit(steps: Mapping[str, Step], shapes: Mapping[str, tuple[tuple[int, 
         raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
     stored: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name, step in steps.items():
-        own = {key: shape for key, shape in tensors.items() if key.startswith(f"{step.key}.")}
+        order = [param.blob.name for param in step.params]
+        own = [key for key in tensors if key.startswith(f"{step.key}.") and key.rpartition(".")[2] in order]
         if own:
-            stored[name] = tuple(own.values())
-            for key in own:
-                del tensors[key]
+            stored[name] = tuple(tensors.pop(key) for key in sorted(own, key=lambda key: order.index(key.rpartition(".")[2])))
     return _fit(shapes, stored | {key: (shape,) for key, shape in tensors.items()}, [])
 
 
