@@ -320,6 +320,7 @@ class _Builder:
         if len(specs) > len(recipe.blobs):
             raise NetError(f"{len(specs)} param for a layer of {len(recipe.blobs)} parameter blobs; remove those too many")
         params = []
+        _check_shapes([blob.shape for blob in recipe.blobs], "a parameter")
         for i, blob in enumerate(recipe.blobs):
             spec = specs[i] if i < len(specs) else Param()
             if blob.filler is not None:
@@ -416,12 +417,12 @@ def _check_fields(spec: Tracked) -> None:
         )
 
 
-def _check_shapes(shapes: Sequence[Shape]) -> None:
+def _check_shapes(shapes: Sequence[Shape], what: str = "a top") -> None:
     for shape in shapes:
         if len(shape) > MAX_AXES:
-            raise NetError(f"a top of {len(shape)} axes; a blob has at most {MAX_AXES}")
+            raise NetError(f"{what} of {len(shape)} axes; a blob has at most {MAX_AXES}")
         if any(d < 0 for d in shape) or prod(shape) > MAX_COUNT:
-            raise NetError(f"a top of shape {list(shape)} is no blob: axes are not negative, and the count stays below 2^31")
+            raise NetError(f"{what} of shape {list(shape)} is no blob: axes are not negative, and the count stays below 2^31")
 
 
 def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:

@@ -84,7 +84,7 @@ class _Decoder:
             self._count(at, end)
         if field.type == "message" and wire == BYTES:
             if field.repeated:
-                self._count(at, at + 64)  # an empty one is not free
+                self._count(at, at + 512)  # an empty one is not free
                 values.setdefault(field.name, []).append(self.message(field.message, at, end, depth + 1))
             else:  # written twice, they merge
                 values[field.name] = self.message(field.message, at, end, depth + 1, values.get(field.name))

@@ -79,6 +79,7 @@ class _Reader:
 
     def __init__(self, text: str, path: str | Path) -> None:
         self.text, self.path = text, path
+        self._depth = 0  # of messages around the place where the careful half is
 
     # The fast half ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class _Reader:
         while pos < end:
             m = step(text, pos)
             if m is None:
+                self._depth = len(stack)
                 pos, opened = self._careful(pos, message)
                 if opened is None:
                     continue
@@ -195,19 +197,23 @@ class _Reader:
     def _nested(self, pos: int, after: int, opener: str, field: Field | None) -> tuple[Message, int]:
         """A message inside a list, with all that is in it."""
         inner = self._inner(field, pos, pos)
-        stack = [(inner, _CLOSER[opener])]
+        stack: list[tuple[Message, str]] = []
+        opened: tuple[Message, str] | None = (inner, _CLOSER[opener])
         pos = after
-        while stack:
-            _, token, after = self._token(pos)
-            if token == stack[-1][1]:
-                stack.pop()
-                pos = after
-                continue
-            pos, opened = self._careful(pos, stack[-1][0])
+        while opened or stack:
             if opened is not None:
                 stack.append(opened)
-            if len(stack) > DEPTH_LIMIT:
-                self._fail(pos, f"messages nest more than {DEPTH_LIMIT} deep")
+                self._depth += 1
+                if self._depth > DEPTH_LIMIT:
+                    self._fail(pos, f"messages nest more than {DEPTH_LIMIT} deep")
+            _, token, after = self._token(pos)
+            opened = None
+            if token == stack[-1][1]:
+                stack.pop()
+                self._depth -= 1
+                pos = after
+            else:
+                pos, opened = self._careful(pos, stack[-1][0])
         return inner, pos
 
     def _value(self, pos: int, field: Field | None, name: str) -> tuple[Any, int]:

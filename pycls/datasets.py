@@ -104,7 +104,9 @@ class Loader:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         self.dataset.epoch = self.epoch
         self.epoch += 1
-        return iter(self._batches)
+        if self._batches.num_workers or self._batches.pin_memory:
+            return iter(self._batches)
+        return map(self.dataset.__getitems__, self._batches.batch_sampler or ())  # the same, without the loader's bookkeeping
 
 
 def loader(

@@ -210,7 +210,9 @@ def lmdb_records(path: Path) -> list[tuple[str, object]]:
         return [(bytes(k).decode(), caffe_pb2.Datum.FromString(bytes(v))) for k, v in transaction.cursor()]
 
 
-@pytest.mark.parametrize("options", [{}, {"gray": True}, {"size": (5, 8)}, {"encoded": "png"}, {"encoded": "same", "size": (4, 6)}, {"shuffle": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"gray": True}, {"size": (5, 8)}, {"encoded": "png"}, {"encoded": "same", "size": (4, 6)}, {"shuffle": True}]
+)
 def test_convert_imageset_writes_what_others_read(options: dict[str, object], listing: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     done = convert_imageset(listing, tmp_path / "db", progress=lambda *n: steps.append(n), **options)  # type: ignore[arg-type]
