@@ -2,7 +2,7 @@
 
     nice python benchmarks/fuzz.py [--inputs 1000000] [--seed 0] [--only NAME ...] [--keep]
 
-Each reader gets its share of inputs, made from its own seeds by cuts, flips, repeats, splices and numbers at the edges. One input in twelve is
+Each reader gets its share of inputs, made from its own seeds by cuts, flips, repeats, splices and numbers at the edges. One input in forty is
 traced: if it reaches a line that none has reached before, it becomes a seed itself. `--keep` writes those of the smallest that together
 reach every line to benchmarks/seeds, where they stay, and where the tests read them.
 
@@ -37,7 +37,7 @@ SEEDS = ROOT / "benchmarks/seeds"
 EDGES = (0, 1, 2, 7, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 TOKENS = (b"{", b"}", b"<", b">", b"[", b"]", b":", b";", b",", b'"', b"'", b"#", b"\\", b"\n", b" ", b"-", b"1e999", b"0x", b"inf", b"nan",
           b"layer {", b"dim: ", b"\t", b"\0", b"NA")  # fmt: skip
-TRACED = 12  # one input of so many is traced
+TRACED = 40  # one input of so many is traced
 MEMORY = 1 << 30
 
 Read = Callable[[Path], object]
