@@ -37,7 +37,7 @@ def rounds(run, n):
         times.append((time.perf_counter() - start, time.process_time() - cpu)); del result
     return sorted(times)[len(times) // 2]
 def ours():
-    return float(sum(blob.array.sum() for layer in read_weights({path!r}) for blob in layer.blobs))
+    return float(sum(blob.view.sum() for layer in read_weights({path!r}) for blob in layer.blobs))
 def mapped():
     return read_weights({path!r})
 def theirs():

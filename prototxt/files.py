@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ class FileBytes:
     """A file as a sequence of bytes, read where they are asked for; `error` is raised if it becomes shorter meanwhile.
 
     What a mapping would be, but that one ends the interpreter (SIGBUS) when its file is cut. Few bytes come from a window that is kept.
+    `mapped` gives the mapping to who wants to look without copying.
     """
 
     def __init__(self, path: Path, error: type[FormatError]) -> None:
@@ -41,6 +43,7 @@ class FileBytes:
         except OSError as exc:
             raise FileProblem(f"{path}: cannot be read: {exc.strerror or exc}") from exc
         self._window, self._at = b"", 0
+        self._mapping: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -76,6 +79,14 @@ class FileBytes:
             if got <= 0:
                 self._shorter()
             done += got
+
+    def mapped(self) -> mmap.mmap:
+        """The file in memory, none of it read yet; the error if it has become shorter. Whoever holds it must see to it that it stays so long."""
+        if os.fstat(self._file).st_size < self._size:
+            self._shorter()
+        if self._mapping is None:
+            self._mapping = mmap.mmap(self._file, self._size, access=mmap.ACCESS_READ)
+        return self._mapping
 
     def _shorter(self) -> NoReturn:
         raise self.error(f"{self.path}: the file became shorter while it was read")

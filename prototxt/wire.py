@@ -40,6 +40,10 @@ class Run:
         self.file.read_into(out.data, self.at)
         return np.ndarray((self.count,), self.dtype, out.data, 0, (self.stride,))
 
+    def view(self) -> Array:
+        """The values, flat and read-only, where they stand: no copy is made."""
+        return np.ndarray((self.count,), self.dtype, self.file.mapped() if self.count else b"", self.at if self.count else 0, (self.stride,))
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -58,6 +62,11 @@ class Blob:
     def values(self) -> Array:
         """The values in their shape."""
         return self.array.reshape(self.shape)
+
+    @property
+    def view(self) -> Array:
+        """The values in their shape without a copy, read-only, seen through the mapped file; it must not be cut while the view is in use."""
+        return (self.held.view() if isinstance(self.held, Run) else self.held).reshape(self.shape)
 
     def read_into(self, target: Array) -> None:
         """Copy the values into an array of their count: read straight into its memory where it is float32 as they are."""

@@ -75,6 +75,8 @@ def test_every_spelling_gives_the_same_values(spelling: str, generation: str, tm
 def test_values_stay_in_the_file_until_asked_for() -> None:
     for layer in read_weights(CORPUS / "nets/alexnet-mini.caffemodel"):
         assert all(isinstance(blob.held, Run) for blob in layer.blobs)
+        assert all(not blob.view.flags.owndata and not blob.view.flags.writeable for blob in layer.blobs)
+        assert all((blob.view == blob.values).all() for blob in layer.blobs)
 
 
 GOOD = (CORPUS / "nets/awkward-names.caffemodel").read_bytes()
@@ -132,8 +134,9 @@ def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(GOOD)
     blob = next(b for layer in read_weights(path) for b in layer.blobs)
-    path.write_bytes(GOOD[:10])  # the same file, cut: a mapping of it would end the interpreter
-    for read in (lambda: blob.values, lambda: blob.read_into(np.empty(blob.shape, np.float32))):
+    assert blob.view.sum() == blob.values.sum()
+    path.write_bytes(GOOD[:10])  # the same file, cut: what reads its mapping now ends the interpreter
+    for read in (lambda: blob.values, lambda: blob.view, lambda: blob.read_into(np.empty(blob.shape, np.float32))):
         with pytest.raises(WeightsError, match="shorter"):
             read()
 
