@@ -158,6 +158,9 @@ def _rules_of(net: Net) -> list[Rule]:
     return found
 
 
+_QUANTIZED = "computes in float; the low-precision arithmetic of quantization_param is left out"
+
+
 class _Builder:
     """The state of one walk over the layers."""
 
@@ -198,6 +201,8 @@ class _Builder:
             self._feed(layer, made)
             return
         _check_shapes(made.tops)
+        notes = (made.note, _QUANTIZED if layer.spec.has("quantization_param") else "")
+        self.notes += [f"{layer.place}: {layer.name!r}: {note}" for note in notes if note]
         self._count_readers(layer, bottoms)
         weights = _loss_weights(layer, rule, len(tops))
         new = self._tops(layer, rule, bottoms, tops, made.tops)

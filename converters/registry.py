@@ -133,6 +133,14 @@ def rule_for(kind: str) -> Rule:
     raise UnsupportedLayer(f"no rule for layer type {kind!r}" + (f"; did you mean {lower[near[0]]!r}?" if near else ""))
 
 
+HOW_TO_RUN = frozenset(  # fields of forks that choose a library, a precision or a way to distribute, and mean nothing for the values
+    (
+        "backward_math", "backward_type", "cudnn_math_override", "debug", "engine", "forward_math", "forward_type", "fuse",
+        "mn_activation_param", "mn_grad_compress_param", "mn_param_grad_compress_param", "multinode", "quantization_param", "reshape_every_iter",
+    )
+)  # fmt: skip
+
+
 class Tracked:
     """A message that remembers which of its fields were read, so that no fork's field is passed over in silence."""
 
@@ -176,6 +184,8 @@ class Tracked:
         message = self._message
         found = [name for name in message.unknown if name not in self._read]
         for field, value in message.written():
+            if field.name in HOW_TO_RUN:
+                continue
             if field.name in self._read:
                 for inner in _listed(self._inner.get(field.name)):
                     found += [f"{field.name}.{name}" for name in inner.passed_over()]
