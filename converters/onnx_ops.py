@@ -29,7 +29,6 @@ def _register() -> None:
     def _(boxes: Tensor, scores: Tensor, background: int, nms_threshold: float, top_k: int, keep_top_k: int, confidence_threshold: float) -> Tensor:
         return boxes.new_empty((1, 1, torch.library.get_ctx().new_dynamic_size(), 7))
 
-
     @torch.library.custom_op("decant::roi_pool", mutates_args=())
     def roi_pool(x: Tensor, regions: Tensor, high: int, wide: int, scale: float) -> Tensor:
         raise NotImplementedError("this operator is for export; the eager module computes by itself")

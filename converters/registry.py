@@ -8,7 +8,7 @@ an entry point of the group `decant.layers`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt import NetError, UnsupportedLayer
+from prototxt.message import new, to_dict
 from prototxt.net import Layer
 
 from .recipe import Recipe, Shape
@@ -54,6 +55,7 @@ class Rule:
     shares: bool = False
     onnx: str = ""  # why ONNX cannot express it; empty if it can
     differs: str = ""  # how it differs from Caffe; empty if it does not
+    refused: str = ""  # why the type has no meaning that could be told; empty for a real rule
 
 
 _RULES: dict[str, Rule] = {}
@@ -80,6 +82,16 @@ def layer(
         return make
 
     return register
+
+
+def refuse(kind: str, why: str) -> None:
+    """Register a type that is known but has no single meaning: a net that has it is refused with `why`."""
+
+    def make(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+        raise UnsupportedLayer(why)
+
+    layer(kind, bottoms=(0, None), tops=(0, None))(make)
+    _RULES[kind] = replace(_RULES[kind], refused=why)
 
 
 _PYTHON: dict[tuple[str, str], RuleFunction] = {}
@@ -213,4 +225,12 @@ def axis_of(axis: int, axes: int, *, what: str = "axis", behind: bool = False) -
 
 def filler(spec: Any, name: str) -> Any:
     """The filler message `name` of a parameter message, or None (zeros) if the file has none."""
-    return getattr(spec, name).message if spec.has(name) else None
+    if not spec.has(name):
+        return None
+    message = getattr(spec, name).message
+    if message.kind.name:
+        return message
+    try:  # inside a message that no schema has
+        return new("FillerParameter", **to_dict(message))
+    except AttributeError as exc:
+        raise NetError(f"{name}: {exc}") from exc

@@ -96,6 +96,7 @@ def bn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if segnet:
         return _segnet(layer, shapes)
     channels, ones = shapes[0][1], _constant(1)
+    first: Shape
     args: dict[str, Any] = {"channels": channels}
     if pspnet:
         args |= {"eps": p.eps} if p.has("eps") else {}
@@ -157,6 +158,8 @@ def mvn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 def normalize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, H, W] -> same: scale * x / sqrt(sum x^2 + eps), over channels, or over channels and space."""
     p = layer.spec.norm_param
+    if layer.type != "Normalize" and not layer.spec.has("norm_param"):
+        raise UnsupportedLayer(f"{layer.type} has the meaning of Normalize only with norm_param, which says across what it normalises and its scale")
     if not 2 <= len(shapes[0]) <= 4:
         raise NetError(f"normalises blobs of 2 to 4 axes, not {list(shapes[0])}")
     blob = ParamBlob("weight", () if p.channel_shared else (shapes[0][1],), filler(p, "scale_filler") or _constant(1))

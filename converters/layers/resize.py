@@ -9,7 +9,7 @@ from prototxt import NetError, UnsupportedLayer
 from prototxt.net import Layer
 
 from ..recipe import Recipe, Shape
-from ..registry import layer
+from ..registry import layer, refuse
 
 
 @layer("Interp", bottoms=(1, 2))
@@ -62,7 +62,11 @@ def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     grids = [name for name in ("align_corners", "half_pixel_centers", "pytorch_half_pixel", "half_pixel_onnx") if p.get(name, False)]
     if len(grids) > 1:
         raise UnsupportedLayer(f"{' and '.join(grids)} exclude each other")
-    grid = {"align_corners": "corners", "half_pixel_centers": "half", "pytorch_half_pixel": "torch", "half_pixel_onnx": "onnx"}[grids[0]] if grids else "plain"
+    grid = (
+        {"align_corners": "corners", "half_pixel_centers": "half", "pytorch_half_pixel": "torch", "half_pixel_onnx": "onnx"}[grids[0]]
+        if grids
+        else "plain"
+    )
     if grid in ("torch", "onnx"):
         raise UnsupportedLayer(f"{grids[0]} has no rule here; align_corners and half_pixel_centers have")
     if min(made) < 1:
@@ -173,13 +177,11 @@ def pad(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("resize.Pad", {"around": around, "mode": mode, "value": value}, (top,))
 
 
-@layer("Resize")
-def resize_of_data(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """Forks disagree on it: refused."""
-    raise UnsupportedLayer(
-        "Resize is bilinear with half pixels in one fork, with corners on corners in another, and takes its size from a second bottom in a third; "
-        "write Interp (corners on corners) or ResizeBilinear with half_pixel_centers, or add a rule by a plug-in: docs/adding-a-layer.md"
-    )
+refuse(
+    "Resize",
+    "it is bilinear with half pixels in one fork, with corners on corners in another, and takes its size from a second bottom in a third; "
+    "write Interp (corners on corners) or ResizeBilinear with half_pixel_centers, or add a rule by a plug-in: docs/adding-a-layer.md",
+)
 
 
 def _image(shape: Shape) -> None:

@@ -143,7 +143,9 @@ class ProposalTargets(nn.Module):
     Regions [K, 5], labels [K], and deltas and weights [K, 4 classes], not 0 for their own class.
     """
 
-    def __init__(self, classes: int, count: int = 128, share: float = 0.25, foreground: float = 0.5, background: tuple[float, float] = (0.1, 0.5)) -> None:
+    def __init__(
+        self, classes: int, count: int = 128, share: float = 0.25, foreground: float = 0.5, background: tuple[float, float] = (0.1, 0.5)
+    ) -> None:
         super().__init__()
         self.classes, self.count, self.share, self.foreground, self.background = classes, count, share, foreground, background
 
