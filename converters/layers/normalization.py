@@ -60,8 +60,8 @@ def _nvidia(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     params = layer.spec.param
     if len(params) == 4 or any(spec.has("lr_mult") and spec.lr_mult != 0 for spec in params[:3]):
         raise UnsupportedLayer(
-            "scale and bias inside, and learning rates that do not fit the blobs mean, variance, correction, scale, bias of NVIDIA's Caffe 0.16 and later; "
-            "older ones had scale and bias first. Write lr_mult: 0 for the first three if the file has that order"
+            "scale and bias inside, and learning rates that do not fit the blobs mean, variance, correction, scale, bias of NVIDIA's "
+            "Caffe 0.16 and later; older ones had scale and bias first. Write lr_mult: 0 for the first three if the file has that order"
         )
     stored = p.use_global_stats if p.has("use_global_stats") and p.use_global_stats else layer.phase == "TEST" if layer.spec.has("phase") else None
     args: dict[str, Any] = {"channels": channels, "eps": max(p.eps, 1e-5), "momentum": p.moving_average_fraction, "correction": True}

@@ -39,6 +39,9 @@ def interp(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("resize.Interp", args, ((*shapes[0][:2], *made),))
 
 
+_GRIDS = {"align_corners": "corners", "half_pixel_centers": "half"}
+
+
 @layer("ResizeBilinear", "ResizeNearestNeighbor")
 def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, H, W] -> [N, C, H', W'] as TensorFlow does it: on a grid with corners on corners, with half pixels, or with neither.
@@ -60,15 +63,9 @@ def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     else:
         raise NetError("give output_height and output_width, or scale_height and scale_width")
     grids = [name for name in ("align_corners", "half_pixel_centers", "pytorch_half_pixel", "half_pixel_onnx") if p.get(name, False)]
-    if len(grids) > 1:
-        raise UnsupportedLayer(f"{' and '.join(grids)} exclude each other")
-    grid = (
-        {"align_corners": "corners", "half_pixel_centers": "half", "pytorch_half_pixel": "torch", "half_pixel_onnx": "onnx"}[grids[0]]
-        if grids
-        else "plain"
-    )
-    if grid in ("torch", "onnx"):
-        raise UnsupportedLayer(f"{grids[0]} has no rule here; align_corners and half_pixel_centers have")
+    if len(grids) > 1 or (grids and grids[0] not in _GRIDS):
+        raise UnsupportedLayer(f"{' and '.join(grids)}: one of align_corners and half_pixel_centers, or neither, has a rule here")
+    grid = _GRIDS[grids[0]] if grids else "plain"
     if min(made) < 1:
         raise NetError(f"{list(shapes[0][2:])} cannot become {list(made)}")
     return Recipe("resize.GridResize", {"size": made, "grid": grid, "bilinear": bilinear}, ((*shapes[0][:2], *made),))

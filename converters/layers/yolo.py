@@ -56,7 +56,14 @@ def _settings(layer: Layer, name: str, *, classes: int, boxes: int) -> dict[str,
 
 
 _LISTS = {"biases": "biases", "mask": "mask", "scales": "anchors_scale"}
-_PLAIN = {"classes": "num_classes", "boxes": "num_box", "confidence": "confidence_threshold", "overlap": "nms_threshold", "coords": "coords", "groups": "mask_group_num"}  # fmt: skip
+_PLAIN = {
+    "classes": "num_classes",
+    "boxes": "num_box",
+    "confidence": "confidence_threshold",
+    "overlap": "nms_threshold",
+    "coords": "coords",
+    "groups": "mask_group_num",
+}
 
 
 def _anchors(p: dict[str, Any]) -> tuple[tuple[float, float], ...]:

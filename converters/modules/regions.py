@@ -36,11 +36,13 @@ class Proposal(nn.Module):
         box = torch.minimum(box, torch.stack((width, height, width, height)) - 1).clamp(min=0)
         large = (box[:, 2:] - box[:, :2] + 1 >= self.least * scale).all(1)
         score = torch.where(large, score, 0.0 if self.keep_small else float("-inf"))
-        order = score.argsort(descending=True, stable=True)[: self.before]
-        score, box = score[order], box[order]
         if self.as_operator:
+            score, order = score.topk(min(self.before, score.shape[0]))
+            box = box[order]
             kept = torch.ops.decant.suppressed(box, score, self.overlap, self.after)
         else:
+            order = score.argsort(descending=True, stable=True)[: self.before]
+            score, box = score[order], box[order]
             real = score > float("-inf")
             score, box = score[real], box[real]
             kept = suppressed(box, self.overlap, self.after)
