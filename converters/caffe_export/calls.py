@@ -43,7 +43,7 @@ class Call:
 
 Translator = Callable[[Call], Any]
 MODULES: dict[type[nn.Module], Translator] = {}
-FUNCTIONS: dict[Any, Translator] = {}  # functions, and names of methods
+FUNCTIONS: dict[Any, Translator] = {}  # functions, names of methods, and full names of functions of packages that need not be there
 
 
 def module(*classes: type[nn.Module]) -> Callable[[Translator], Translator]:

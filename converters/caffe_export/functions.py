@@ -200,6 +200,12 @@ def _dropout(call: Call) -> Blob:
     return call.x
 
 
+@function("torchvision.ops.stochastic_depth.stochastic_depth")
+def _stochastic_depth(call: Call) -> Blob:
+    need(not call.get(3, "training", True), "stochastic depth that is always on")
+    return call.x
+
+
 @function("contiguous", "clone", "detach", "float", torch.clone)
 def nothing(call: Call) -> Blob:
     """The input itself."""

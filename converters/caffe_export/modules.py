@@ -31,6 +31,8 @@ def convolution(call: Call, m: Any, bottoms: list[Blob], *, type_: str = "Convol
     fields |= {"dilation": list(m.dilation) if len(set(m.dilation)) > 1 else [m.dilation[0]]} if set(m.dilation) != {1} else {}
     fields |= {"group": m.groups} if m.groups != 1 else {}
     arrays = [m.weight] + ([m.bias] if m.bias is not None else [])
+    axis = len(bottoms[0].shape) - len(m.kernel_size) - 1
+    fields |= {"axis": axis} if axis != 1 else {}
     results = call.result if isinstance(call.result, tuple) else (call.result,)
     return call.writer.add(type_, bottoms, [tuple(r.shape) for r in results], arrays, convolution_param=fields)
 

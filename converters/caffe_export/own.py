@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..modules import activation, convolution, eltwise, linear, metrics, normalization, pooling, pyramid, reduction, scale, shape, softmax
+from ..modules import activation, convolution, eltwise, linear, metrics, normalization, pooling, pyramid, recurrent, reduction, scale, shape, softmax
 from .calls import Call, blob, module, need, pair, pool, power, reshape, sized
 from .modules import convolution as convolved
 from .modules import inner_product, nothing
@@ -70,7 +70,7 @@ def _deconv(call: Call) -> Any:
 
 
 def _each(call: Call, type_: str) -> Any:
-    need(call.module.axis <= 1, "channels behind the second axis; name them axis 1")
+    need(not call.module.short, "an image smaller than the kernel has no layer")
     tops = convolved(call, call.module, [blob(x) for x in call.args], type_=type_)
     return tops if len(tops) > 1 else tops[0]
 
@@ -90,7 +90,7 @@ def _embed(call: Call) -> Blob:
 
 @module(eltwise.Sum)
 def _total(call: Call) -> Blob:
-    return call.one("Eltwise", [blob(x) for x in call.args], eltwise_param={"coeff": list(call.module.coefficients or [])} or None)
+    return call.one("Eltwise", [blob(x) for x in call.args], eltwise_param={"coeff": list(call.module.coefficients or [])})
 
 
 @module(eltwise.Product, eltwise.Maximum)
@@ -252,3 +252,30 @@ def _accuracy(call: Call) -> Any:
     results = call.result if isinstance(call.result, tuple) else (call.result,)
     tops = call.writer.add("Accuracy", [blob(x) for x in call.args], [tuple(r.shape) for r in results], accuracy_param=fields)
     return tops if len(tops) > 1 else tops[0]
+
+
+@module(convolution.Im2col)
+def _im2col(call: Call) -> Blob:
+    m = call.module
+    names = ("kernel_size", "stride", "pad", "dilation")
+    fields = dict(zip(names, map(list, (m.kernel_size, m.stride, m.padding, m.dilation)), strict=True))
+    return call.one("Im2col", [call.x], convolution_param=fields | {"axis": m.axis})
+
+
+@module(recurrent.LSTM, recurrent.RNN)
+def _recurrent(call: Call) -> Any:
+    m = call.module
+    lstm = isinstance(m, recurrent.LSTM)
+    first = [m.weight_xc, m.bias_c] if lstm else [m.weight_xh, m.bias_h]
+    last = [m.weight_hc] if lstm else [m.weight_hh, m.weight_ho, m.bias_o]
+    arrays = first + ([m.weight_static] if m.weight_static is not None else []) + last
+    results = call.result if isinstance(call.result, tuple) else (call.result,)
+    fields = {"num_output": m.hidden, "expose_hidden": m.expose_hidden}
+    bottoms = [blob(x) for x in call.args]
+    tops = call.writer.add("LSTM" if lstm else "RNN", bottoms, [tuple(r.shape) for r in results], arrays, recurrent_param=fields)
+    return tops if len(tops) > 1 else tops[0]
+
+
+@module(recurrent.LSTMUnit)
+def _lstm_unit(call: Call) -> Any:
+    return call.writer.add("LSTMUnit", [blob(x) for x in call.args], [tuple(r.shape) for r in call.result])

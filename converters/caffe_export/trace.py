@@ -56,7 +56,8 @@ class _Tracer(fx.Tracer):
     """Does not look into modules that have a translator."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _translator(m) is not None or super().is_leaf_module(m, module_qualified_name)
+        ours = type(m).__module__.startswith("converters.modules.")
+        return ours or _translator(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
 def _translator(module: nn.Module) -> Translator | None:
@@ -64,6 +65,8 @@ def _translator(module: nn.Module) -> Translator | None:
 
 
 def _traced(module: nn.Module) -> fx.GraphModule:
+    if _translator(module) is not None:
+        module = nn.Sequential(module)
     try:
         return fx.GraphModule(module, _Tracer().trace(module))
     except Exception as exc:  # whatever the module's own code raises on a proxy
@@ -148,11 +151,35 @@ def _holds_blobs(node: fx.Node, env: Mapping[fx.Node, Any]) -> bool:
 
 def _translated(traced: fx.GraphModule, node: fx.Node, env: Mapping[fx.Node, Any], value: Any, writer: Writer) -> Any:
     module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
-    translate = _translator(module) if module is not None else FUNCTIONS.get(node.target)
+    translate = _translator(module) if module is not None else FUNCTIONS.get(node.target) or FUNCTIONS.get(_qualified(node.target))
     if translate is None:
-        raise CannotWrite("has no layer in BVLC Caffe and no translation here; take it out, or put layers in its place that do the same")
+        raise CannotWrite(_way_out(module if module is not None else node.target))
     args, kwargs = (fx.node.map_arg(part, lambda n: env[n]) for part in (node.args, node.kwargs))
     return translate(Call(writer, args, kwargs, value, module))  # type: ignore[arg-type]
+
+
+_REORDERS = "BVLC Caffe cannot reorder axes (Permute and ShuffleChannel are forks'); take it out, or keep the axes as they are"
+_MULTIPLIES = "BVLC Caffe multiplies no blob by another as matrices; attention has no layers there"
+_NORMALISES = "BVLC Caffe has no normalisation by one sample but MVN; use BatchNorm2d, which inference folds"
+_WAYS_OUT = {
+    **dict.fromkeys(("transpose", "permute", "swapaxes", "Permute", "ChannelShuffle"), _REORDERS),
+    **dict.fromkeys(("matmul", "bmm", "einsum", "MultiheadAttention", "scaled_dot_product_attention"), _MULTIPLIES),
+    **dict.fromkeys(("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "InstanceNorm2d", "instance_norm"), _NORMALISES),
+    **dict.fromkeys(("GELU", "gelu", "Mish", "mish", "SELU", "CELU"), "BVLC Caffe has ReLU, PReLU, ELU, Sigmoid, TanH, BNLL and Swish (nn.SiLU)"),
+}
+
+
+def _way_out(target: Any) -> str:
+    """What to do about a module, a function or a method that has no translation."""
+    name = type(target).__name__ if isinstance(target, nn.Module) else target if isinstance(target, str) else getattr(target, "__name__", "")
+    if isinstance(target, nn.Module) and type(target).__module__.endswith("losses"):
+        return "a loss, which inference does without; write the net that ends before it"
+    return _WAYS_OUT.get(name, "has no layer in BVLC Caffe and no translation here; take it out, or put layers in its place that do the same")
+
+
+def _qualified(target: Any) -> str:
+    """A function's name with its module, for functions of packages that need not be installed."""
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
 
 
 def _place(traced: fx.GraphModule, node: fx.Node) -> str:
