@@ -6,7 +6,23 @@ from typing import Any
 
 from torch import Tensor
 
-from ..modules import activation, convolution, eltwise, linear, metrics, normalization, pooling, pyramid, recurrent, reduction, scale, shape, softmax
+from ..modules import (
+    activation,
+    convolution,
+    eltwise,
+    linear,
+    losses,
+    metrics,
+    normalization,
+    pooling,
+    pyramid,
+    recurrent,
+    reduction,
+    rows,
+    scale,
+    shape,
+    softmax,
+)
 from .calls import Call, blob, module, need, pair, pool, power, reshape, sized
 from .modules import convolution as convolved
 from .modules import inner_product, nothing
@@ -279,3 +295,45 @@ def _recurrent(call: Call) -> Any:
 @module(recurrent.LSTMUnit)
 def _lstm_unit(call: Call) -> Any:
     return call.writer.add("LSTMUnit", [blob(x) for x in call.args], [tuple(r.shape) for r in call.result])
+
+
+# Losses and rows --------------------------------------------------------------------------------------------------------
+
+
+@module(losses.SoftmaxWithLoss, losses.SigmoidCrossEntropyLoss, losses.InfogainLoss)
+def _normalised_loss(call: Call) -> Any:
+    m = call.module
+    kind = type(m).__name__
+    if isinstance(m, losses.InfogainLoss):
+        need(m.matrix is None, "an infogain matrix inside of the module; give it as third input")
+    fields: dict[str, Any] = {"loss_param": {"normalization": m.normalization, "ignore_label": m.ignore_label}}
+    if hasattr(m, "axis"):
+        fields["softmax_param" if kind == "SoftmaxWithLoss" else "infogain_loss_param"] = {"axis": m.axis}
+    return _loss(call, kind, **fields)
+
+
+@module(losses.EuclideanLoss, losses.MultinomialLogisticLoss)
+def _plain_loss(call: Call) -> Any:
+    return _loss(call, type(call.module).__name__)
+
+
+@module(losses.HingeLoss)
+def _hinge_loss(call: Call) -> Any:
+    return _loss(call, "HingeLoss", hinge_loss_param={"norm": "L2" if call.module.squared else "L1"})
+
+
+@module(losses.ContrastiveLoss)
+def _contrastive_loss(call: Call) -> Any:
+    return _loss(call, "ContrastiveLoss", contrastive_loss_param={"margin": call.module.margin, "legacy_version": call.module.legacy})
+
+
+@module(rows.BatchReindex)
+def _batch_reindex(call: Call) -> Any:
+    return _loss(call, "BatchReindex")
+
+
+def _loss(call: Call, kind: str, **fields: Any) -> Any:
+    """A layer of all arguments, with as many tops as the module gives."""
+    results = call.result if isinstance(call.result, tuple) else (call.result,)
+    tops = call.writer.add(kind, [blob(x) for x in call.args], [tuple(r.shape) for r in results], **fields)
+    return tops if len(tops) > 1 else tops[0]

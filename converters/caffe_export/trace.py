@@ -130,7 +130,7 @@ def _written(traced: fx.GraphModule, values: Mapping[fx.Node, Any], name: str) -
                 env[node] = _stand_in(value)
     if refused:
         raise NetError("BVLC Caffe has no layers for this module:\n" + "\n".join(refused))
-    _check_outputs(outputs)
+    outputs = [(_dangling(writer, blob, node), node) for blob, node in outputs]
     kept = {blob.name for blob, _ in outputs}
     writer.silence([blob for blob in writer.unread() if blob.name not in kept])
     return writer, outputs
@@ -199,12 +199,14 @@ def _stand_in(value: Any) -> Any:
     return type(value)(map(_stand_in, value)) if isinstance(value, (tuple, list)) and not hasattr(value, "_fields") else value
 
 
-def _check_outputs(outputs: Sequence[tuple[Blob, fx.Node]]) -> None:
-    for blob, node in outputs:
-        if not isinstance(blob, Blob):
-            raise NetError(f"the output {node.name} is no tensor that depends on the input")
-        if node.op == "placeholder":
-            raise NetError(f"the output {blob.name} is an input as it came; take it out")
+def _dangling(writer: Writer, blob: Any, node: fx.Node) -> Blob:
+    """The output as a blob that no layer reads, for only such ones are a net's outputs: an input, or one that is read too, is copied by Power."""
+    if not isinstance(blob, Blob):
+        raise NetError(f"the output {node.name} is no tensor that depends on the input")
+    if blob.name not in writer.read and blob.name not in writer.inputs:
+        return blob
+    writer.current = f"{blob.name}_out"
+    return writer.one("Power", [blob], blob.shape)
 
 
 def _difference(prototxt: Path, caffemodel: Path, inputs: Sequence[Tensor], want: Mapping[str, Tensor]) -> float:

@@ -38,12 +38,14 @@ class Writer:
         self.name = name
         self.layers: list[tuple[Message, list[np.ndarray[Any, Any]]]] = []
         self.read: set[str] = set()
+        self.inputs: set[str] = set()
         self.taken: set[str] = set()
         self.current = ""  # the name of what is being written, for its layers and blobs
 
     def input(self, name: str, shape: Shape) -> Blob:
         """An Input layer."""
         self.current = name
+        self.inputs.add(name)
         return self.add("Input", [], [shape], input_param={"shape": [{"dim": list(shape)}]})[0]
 
     def one(self, type_: str, bottoms: Sequence[Blob], shape: Shape, arrays: Sequence[Tensor] = (), **params: Any) -> Blob:
