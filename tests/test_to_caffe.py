@@ -59,9 +59,8 @@ def test_models_of_torchvision(name: str, size: int, tmp_path: Path) -> None:
 
 
 def test_a_vgg_and_a_googlenet(tmp_path: Path) -> None:
-    model = torchvision.models.vgg11_bn(weights=None)
-    model.classifier = nn.Sequential(nn.Linear(512 * 49, 10))
-    written(model, tmp_path / "vgg", torch.randn(1, 3, 224, 224))
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["A"], batch_norm=True)
+    written(nn.Sequential(features, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(2048, 10)), tmp_path / "vgg", torch.randn(1, 3, 64, 64))
     written(torchvision.models.googlenet(weights=None, init_weights=False, num_classes=11), tmp_path / "google", torch.randn(1, 3, 65, 65))
 
 
@@ -163,7 +162,7 @@ def test_every_layer_of_the_corpus_goes_back_or_is_refused(tmp_path: Path) -> No
             except NetError:
                 refused.add(folder.name)
     losses = {name for name in refused if name.endswith("Loss")}
-    assert refused - losses - FORKS == {"Filter", "DummyData", "Parameter"} & refused
+    assert refused - losses - FORKS == {"BatchReindex", "DummyData", "Filter", "Parameter"} & refused  # of constants, or of a size that values tell
     assert losses <= {"InfogainLoss", "MultiBoxLoss", "SmoothL1Loss"}
     assert len(kept) >= 50
 
