@@ -216,6 +216,29 @@ def test_outputs_that_are_inputs_or_read_too_are_outputs(tmp_path: Path) -> None
     assert set(converters.resolve(files.prototxt).outputs) == set(files.outputs)
 
 
+def test_what_is_overwritten_is_read_as_it_is_then(tmp_path: Path) -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            z = self.relu(y) * 2
+            z += x
+            return y + z + z.relu_()
+
+    assert converters.to_caffe(InPlace(), torch.randn(2, 3, 4, 5), tmp_path / "net.prototxt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt"]
+
+
+def test_a_converted_net_keeps_the_names_of_its_layers(tmp_path: Path) -> None:
+    net = converters.load(CORPUS / "nets/awkward-names.prototxt")
+    files = converters.to_caffe(net, list(sample_inputs(net.graph).values()), tmp_path / "net")
+    kept = {layer.name for layer in read_net(files.prototxt).layers}
+    assert {step.name for step in net.graph.steps if step.params} <= kept
+
+
 def test_a_forward_that_branches_cannot_be_traced(tmp_path: Path) -> None:
     class Branches(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

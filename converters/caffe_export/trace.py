@@ -13,6 +13,8 @@ from torch import Tensor, fx, nn
 
 from prototxt import NetError
 
+from ..comparison.errors import blob_error
+from ..net import CaffeNet, load
 from . import functions, own  # noqa: F401  they register their translators
 from .calls import FUNCTIONS, MODULES, Call, Translator
 from .writer import Blob, CannotWrite, Writer
@@ -34,18 +36,23 @@ class CaffeFiles:
         return self.error <= WORST
 
 
-def to_caffe(module: nn.Module, example: Tensor | Sequence[Tensor], path: str | Path, name: str = "") -> CaffeFiles:
+def to_caffe(module: nn.Module | CaffeNet, example: Tensor | Sequence[Tensor], path: str | Path, name: str = "") -> CaffeFiles:
     """Write `path`.prototxt and `path`.caffemodel of layers of BVLC Caffe that compute what the module computes at inference.
 
-    The module must be traceable by torch.fx; shapes are those of the example. The files are read back and compared. NetError lists every
-    part that has no layers in BVLC Caffe, with its place in the module and the way out.
+    The module must be traceable by torch.fx; shapes are those of the example. A converted net keeps the names of its layers. The files are
+    read back and compared. NetError lists every part that has no layers in BVLC Caffe, with its place in the module and the way out.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     path = Path(path)
+    path = path.with_suffix("") if path.suffix in (".prototxt", ".caffemodel") else path
+    names: dict[str, str] = {}
+    if isinstance(module, CaffeNet):
+        names = {step.key: step.name for step in module.graph.steps if step.name}
+        module = module.module
     with _inference(module), torch.no_grad():
         traced = _traced(module)
         values = _Recorder(traced).recorded(inputs)
-        writer, outputs = _written(traced, values, name or path.name)
+        writer, outputs = _written(traced, values, name or path.name, names)
         want = {blob.name: values[node] for blob, node in outputs}
     prototxt, caffemodel = Path(f"{path}.prototxt"), Path(f"{path}.caffemodel")
     writer.write(prototxt, caffemodel)
@@ -109,8 +116,8 @@ class _Recorder(fx.Interpreter):
         return self.values[n]
 
 
-def _written(traced: fx.GraphModule, values: Mapping[fx.Node, Any], name: str) -> tuple[Writer, list[tuple[Blob, fx.Node]]]:
-    """The net, and its outputs with the nodes that they hold."""
+def _written(traced: fx.GraphModule, values: Mapping[fx.Node, Any], name: str, names: Mapping[str, str]) -> tuple[Writer, list[tuple[Blob, fx.Node]]]:
+    """The net, and its outputs with the nodes that they hold. `names` are those of layers, by the paths of modules."""
     writer, env, refused = Writer(name), dict[fx.Node, Any](), list[str]()
     outputs: list[tuple[Blob, fx.Node]] = []
     for node in traced.graph.nodes:
@@ -122,9 +129,11 @@ def _written(traced: fx.GraphModule, values: Mapping[fx.Node, Any], name: str) -
         elif node.op == "get_attr" or not _holds_blobs(node, env):
             env[node] = value
         else:
-            writer.current = str(node.target) if node.op == "call_module" else node.name
+            writer.current = names.get(str(node.target), str(node.target)) if node.op == "call_module" else node.name
             try:
                 env[node] = _translated(traced, node, env, value, writer)
+                if _overwrites(traced, node):
+                    env[node.args[0]] = env[node]
             except CannotWrite as exc:
                 refused.append(f"  {_place(traced, node)}: {exc}")
                 env[node] = _stand_in(value)
@@ -147,6 +156,16 @@ def _holds_blobs(node: fx.Node, env: Mapping[fx.Node, Any]) -> bool:
         return isinstance(value, Blob) or (isinstance(value, (tuple, list)) and any(map(blobs, value)))
 
     return any(blobs(env[n]) for n in node.all_input_nodes)
+
+
+def _overwrites(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node writes its result over its first argument, which whoever reads that later sees."""
+    if not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    if node.op == "call_module":
+        return bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv") or bool(node.kwargs.get("inplace", False))
 
 
 def _translated(traced: fx.GraphModule, node: fx.Node, env: Mapping[fx.Node, Any], value: Any, writer: Writer) -> Any:
@@ -211,9 +230,6 @@ def _dangling(writer: Writer, blob: Any, node: fx.Node) -> Blob:
 
 def _difference(prototxt: Path, caffemodel: Path, inputs: Sequence[Tensor], want: Mapping[str, Tensor]) -> float:
     """How far the outputs of the files, read back, are from the module's."""
-    from ..comparison.errors import blob_error
-    from ..net import load
-
     net = load(prototxt, weights=caffemodel, phase="TEST")
     net.module.eval()
     fed = [top for layer in net.graph.data_layers for top in layer.tops]
