@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from sklearn import metrics
 
 import converters
 from converters.net import CaffeNet
@@ -247,6 +248,18 @@ def test_center_loss_and_its_own_gradient(generator: torch.Generator) -> None:
 def test_l1_loss(generator: torch.Generator) -> None:
     a, b = torch.randn(4, 3, generator=generator), torch.randn(4, 3, generator=generator)
     assert float(run('type: "L1Loss"', a, b)[0]) == pytest.approx(float((a - b).abs().sum()) / 4, rel=1e-6)
+
+
+def test_accuracy_of_segmentations_equals_scikit_learns(generator: torch.Generator) -> None:
+    x, label = torch.randn(2, 5, 6, 7, generator=generator), torch.randint(4, (2, 1, 6, 7), generator=generator)
+    x[:, 4] = -9  # a class that neither occurs nor is predicted
+    label[0, 0, 0, :3] = 255
+    got = run('type: "SegAccuracy" seg_accuracy_param { ignore_label: 255 ignore_label: 3 }', x, label.float())[0].flatten()
+    kept = (label[:, 0] != 255) & (label[:, 0] != 3)
+    true, guess = label[:, 0][kept], x.argmax(1)[kept]
+    indices = [1.0 if not (u := int(((true == k) | (guess == k)).sum())) else int(((true == k) & (guess == k)).sum()) / u for k in range(5)]
+    want = [metrics.accuracy_score(true, guess), metrics.recall_score(true, guess, labels=[0, 1, 2], average="macro"), float(np.mean(indices))]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 # Detection ------------------------------------------------------------------------------------------------------------
