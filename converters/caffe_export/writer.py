@@ -12,8 +12,9 @@ from torch import Tensor
 
 from prototxt import Message, NetError, to_text
 from prototxt.files import atomic_path, write_file
-from prototxt.message import new, to_protobuf
+from prototxt.message import new
 from prototxt.schema import kind
+from prototxt.wire import Blob as Stored
 from prototxt.write_weights import write_caffemodel
 
 Shape = tuple[int, ...]
@@ -82,9 +83,10 @@ class Writer:
 
     def write(self, prototxt: Path, caffemodel: Path) -> None:
         """Both files, each all or nothing."""
-        write_file(prototxt, to_text(new("NetParameter", name=self.name, layer=[layer for layer, _ in self.layers])))
+        net = new("NetParameter", name=self.name, layer=[layer for layer, _ in self.layers])
+        write_file(prototxt, to_text(net))
         with atomic_path(caffemodel) as temporary:
-            write_caffemodel(temporary, self.name, [(to_protobuf(layer).SerializeToString(), arrays) for layer, arrays in self.layers])
+            write_caffemodel(temporary, net, [[Stored(a.shape, False, a.reshape(-1)) for a in arrays] for _, arrays in self.layers])
 
 
 def message(name: str, values: Mapping[str, Any]) -> Message:
