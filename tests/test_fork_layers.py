@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -418,3 +419,39 @@ def test_data_of_forks_become_inputs_of_given_shapes() -> None:
         converters.resolve(parse_text(text))
     graph = converters.resolve(parse_text(text), shapes={"x": (2, 3, 5, 7), "l": (2, 1, 5, 7)})
     assert graph.blob_shapes["y"] == (2, 3, 5, 7)
+
+
+def test_other_spellings_of_known_layers(generator: torch.Generator) -> None:
+    x = torch.randn(2, 4, 9, 8, generator=generator)
+    filled = 'kernel_size: 3 bias_term: false weight_filler { type: "constant" value: 0.5 }'
+    (dilated,) = run(f'type: "Convolution" convolution_param {{ num_output: 3 dilation: 2 {filled} }}', x)
+    for kind in ("HoleConvolution", "Convolution"):
+        assert torch.equal(run(f'type: "{kind}" convolution_param {{ num_output: 3 hole: 2 {filled} }}', x)[0], dilated)
+    (depthwise,) = run(f'type: "DepthwiseConvolution" convolution_param {{ num_output: 4 {filled} }}', x)
+    assert torch.equal(depthwise, run(f'type: "Convolution" convolution_param {{ num_output: 4 group: 4 {filled} }}', x)[0])
+    a, b, w, v = (torch.randn(3, 4, generator=generator) for _ in range(4))
+    for weights in ((), (w,), (w, v)):
+        cost = F.smooth_l1_loss(a * (w if weights else 1), b * (w if weights else 1), reduction="none", beta=1 / 4)
+        want = (cost * (v if len(weights) == 2 else 1)).sum() / 3
+        (got,) = run('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 2 }', a, b, *weights)
+        assert float(got) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_how_to_run_is_passed_over_and_quantization_noted() -> None:
+    text = 'input: "x" input_shape { dim: 2 dim: 3 } layer { name: "l" type: "InnerProduct" bottom: "x" top: "y" engine: "MKLDNN" '
+    text += "quantization_param { bw_layer_in: 8 } inner_product_param { num_output: 2 } }"
+    assert [note for note in converters.resolve(parse_text(text)).notes if "computes in float" in note]
+
+
+def test_a_missing_blob_is_named_with_the_nearest() -> None:
+    """As in a published AttentionNeXt-92, whose classifier reads what no layer makes."""
+    text = 'input: "ave_pool" input_shape { dim: 2 dim: 3 } layer { name: "classifier" type: "InnerProduct" bottom: "ave_pool_gather" top: "c" }'
+    with pytest.raises(DecantError, match=r"'classifier'.*'ave_pool_gather'.*did you mean 'ave_pool'"):
+        converters.resolve(parse_text(text))
+
+
+def test_a_sink_to_a_file_writes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = one('type: "HDF5Output" hdf5_output_param { file_name: "out.h5" }', (2, 3), (2,), tops=0)
+    assert not net.graph.outputs
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -106,11 +105,6 @@ def _maximum(call: Call) -> Blob:
 # Values one by one ----------------------------------------------------------------------------------------------------
 
 
-def same_as(translate: Callable[[Any], Any]) -> Callable[[Call], Any]:
-    """The translator of a module that has no settings, for the function of the same name."""
-    return lambda call: translate(call)
-
-
 for _targets, _translate in (
     ((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), modules.relu),
     ((torch.sigmoid, F.sigmoid, "sigmoid", "sigmoid_"), modules.sigmoid),
@@ -120,7 +114,7 @@ for _targets, _translate in (
     ((F.hardsigmoid,), modules.hardsigmoid),
     ((F.hardswish,), modules.hardswish),
 ):
-    function(*_targets)(same_as(_translate))
+    function(*_targets)(_translate)
 
 
 @function(F.leaky_relu, F.leaky_relu_)
