@@ -166,18 +166,16 @@ class MultiTaskModel(nn.Module):
             parameter.requires_grad_(name in self.learnable and until != "" and not self._is_frozen(name))
         self.train(self.training)
 
-    def _is_frozen(self, parameter: str) -> bool:
-        return any(parameter == key or parameter.startswith(f"{key}.") for key in self.frozen)
+    def _is_frozen(self, name: str) -> bool:
+        """Whether a module or parameter of the trunk belongs to a frozen layer."""
+        return any(name == key or name.startswith(f"{key}.") for key in self.frozen)
 
     def train(self, mode: bool = True) -> MultiTaskModel:
         """Train or eval mode; frozen layers stay in eval mode."""
         super().train(mode)
-        for key in self.frozen:
-            found = self.trunk
-            for part in key.split("."):
-                found = getattr(found, part)
-            if isinstance(found, nn.Module):
-                found.eval()
+        for name, module in self.trunk.named_modules():
+            if self._is_frozen(name):
+                module.eval()
         return self
 
     def parameter_groups(
