@@ -137,7 +137,8 @@ class PCGrad(Fixed):
     def backward(self, parts: Parts, model: MultiTaskModel) -> Tensor:
         """Leave the gradients; those of the trunk projected."""
         shared = model.shared_parameters()
-        own = [p for p in model.parameters() if p.requires_grad and not any(p is s for s in shared)]
+        of_trunk = {id(p) for p in shared}
+        own = [p for p in model.parameters() if p.requires_grad and id(p) not in of_trunk]
         gradients, heads = [], torch.zeros(sum(p.numel() for p in own), device=own[0].device)
         for task in self.tasks:
             loss = task.weight * parts[task.name].loss

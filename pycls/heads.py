@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from converters.comparison.runners import OnnxRuntimeRunner, TorchRunner
 from converters.edit import Trunk, trunk_of
 from converters.names import identifiers
 from converters.onnx_export import OnnxFile, module_to_onnx
@@ -166,18 +165,16 @@ class MultiTaskModel(nn.Module):
             parameter.requires_grad_(name in self.learnable and until != "" and not self._is_frozen(name))
         self.train(self.training)
 
-    def _is_frozen(self, parameter: str) -> bool:
-        return any(parameter == key or parameter.startswith(f"{key}.") for key in self.frozen)
+    def _is_frozen(self, name: str) -> bool:
+        """Whether a module or parameter of the trunk belongs to a frozen layer."""
+        return any(name == key or name.startswith(f"{key}.") for key in self.frozen)
 
     def train(self, mode: bool = True) -> MultiTaskModel:
         """Train or eval mode; frozen layers stay in eval mode."""
         super().train(mode)
-        for key in self.frozen:
-            found = self.trunk
-            for part in key.split("."):
-                found = getattr(found, part)
-            if isinstance(found, nn.Module):
-                found.eval()
+        for name, module in self.trunk.named_modules():
+            if self._is_frozen(name):
+                module.eval()
         return self
 
     def parameter_groups(
@@ -264,10 +261,14 @@ def export_onnx(model: MultiTaskModel, path: str | Path, activation: bool = True
 
 def onnx_error(model: MultiTaskModel, path: str | Path, activation: bool = True) -> dict[str, float]:
     """{task: largest difference} between the model and a file of `export_onnx` without preprocessing, in ONNX Runtime, on another batch."""
-    x = _example(model, 3)
-    reference = TorchRunner(copy.deepcopy(_Exported(model, activation)).cpu(), [model.input], [task.name for task in model.tasks])
-    wanted, made = (run({model.input: x.numpy()}) for run in (reference, OnnxRuntimeRunner(Path(path))))
-    return {name: float(abs(made[name] - value).max()) for name, value in wanted.items()}
+    import onnxruntime
+
+    x, names = _example(model, 3), [task.name for task in model.tasks]
+    exported = copy.deepcopy(_Exported(model, activation)).cpu().eval()
+    with torch.no_grad():
+        wanted = exported(x)
+    made = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(names, {model.input: x.numpy()})
+    return {name: float(abs(value - wanted[name].numpy()).max()) for name, value in zip(names, made, strict=True)}
 
 
 def _example(model: MultiTaskModel, batch: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -542,3 +543,15 @@ def test_shipped_examples_are_recognised(name: str) -> None:
 def test_a_net_without_idioms_says_so() -> None:
     with pytest.raises(TaskError, match="loaded with phase TRAIN"):
         pycls.tasks_of(converters.load(CORPUS / "nets/lenet-deploy.prototxt"))
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of docs/heads.md, one after another."""
+    (tmp_path / "prototxt").symlink_to(ROOT / "prototxt")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    for text in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/heads.md").read_text(), re.MULTILINE | re.DOTALL):
+        exec(text, names)
+    assert names["total"].isfinite()
+    assert (tmp_path / "heads.onnx").stat().st_size > 1000
