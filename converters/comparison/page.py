@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..proof import ProofCard
 
 FLOOR = 1e-3  # of the relative error, as in results.py
-SHARES = ((0.0, "0"), (1e-3, "0.1 %"), (1e-2, "1 %"), (1e-1, "10 %"), (1.0, "100 %"), (10.0, "10×"), (100.0, "100×"))  # a level holds up to
-BEYOND = ("more", "no number")
+SHARES = ((0.0, "0"), (1e-3, "0.1%"), (1e-2, "1%"), (1e-1, "10%"), (1.0, "100%"), (10.0, "10×"), (100.0, "100×"))  # a level holds up to
+BEYOND = (">100×", "n/a")
 PASSING = 4  # the last level that agrees
 
 
@@ -76,7 +76,7 @@ def write_page(report: Reportable, graph: Graph | None, path: str | Path, card: 
         net,
         layout,
         data,
-        title=values["net"] or net.name or "net",
+        title=values["net"] or net.name or Path(path).stem,
         subtitle=f"A  {_side(values['a'])}   against   B  {_side(values['b'])}",
         notes=graph.notes if graph else (),
         report=_report(values, sets),
@@ -135,7 +135,7 @@ def _sets(values: Mapping[str, Any], net: Boxes) -> list[dict[str, Any]]:
 
 def _entries(results: Iterable[Mapping[str, Any]], net: Boxes, noun: str) -> list[dict[str, Any]]:
     blobs, layers = _row_of_blob(net), {row.name: i for i, row in reversed(list(enumerate(net.rows)))}
-    entries = []
+    entries: list[dict[str, Any]] = []
     for result in results:
         row = layers.get(result["layer"], -1)
         entries.append({"row": blobs.get(result["name"], row) if noun == "blob" else row, "result": _result(result)})
@@ -213,9 +213,15 @@ def _verdict(values: Mapping[str, Any], sets: Sequence[Mapping[str, Any]]) -> st
         failing = sum(not result["ok"] for result in results)
         many = found["title"].lower()
         if results:
-            parts.append(f"{failing} of {len(results)} {many} past their tolerance" if failing else f"all {len(results)} {many} within their tolerance")
+            parts.append(
+                f"{failing} of {len(results)} {many} past their tolerance" if failing else f"all {len(results)} {many} within their tolerance"
+            )
             worst = max(results, key=lambda result: (result["level"], _number(result["rel"])))
-            parts.append(f"largest relative error {_number(worst['rel']):.1e} at {worst['name']}" if not worst["problem"] else f"{worst['name']}: {worst['problem']}")
+            parts.append(
+                f"largest relative error {_number(worst['rel']):.1e} at {worst['name']}"
+                if not worst["problem"]
+                else f"{worst['name']}: {worst['problem']}"
+            )
     for name, what in (("missing", "missing in A"), ("extra", "missing in B")):
         parts += [f"{len(values[name])} {what}"] if values[name] else []
     return "; ".join(parts) or "nothing was compared"
@@ -255,7 +261,8 @@ def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _side(side: Mapping[str, Any]) -> str:
-    return " ".join(part for part in (side["name"], side["version"], side["precision"]) if part)
+    precision = side["precision"] if side["precision"] not in side["name"] else ""
+    return " ".join(part for part in (side["name"], side["version"], precision) if part)
 
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 
 SWEEPS = 12
 BENDS = 40_000  # of all lines together; beyond, long lines run straight behind the boxes
@@ -180,30 +181,33 @@ def _crossings(net: _Layered, order: list[list[int]]) -> int:
 
 def _centres(net: _Layered, order: list[list[int]], widths: Sequence[float], gap: float) -> list[float]:
     """The mean of the two middle ones of four placements: aligned upwards or downwards, leaning left or right."""
-    crossed = _crossed(net, order)
+    yielding = _yielding(net, order)
     candidates = []
     for towards in (net.up, net.down):
         for mirrored in (False, True):
             ranks = [rank[::-1] if mirrored else rank for rank in (order if towards is net.up else order[::-1])]
-            root = _blocks(towards, ranks, crossed)
+            root = _blocks(towards, ranks, yielding)
             x = _compacted(ranks, root, widths, gap)
             candidates.append([-v for v in x] if mirrored else x)
-    return _balanced(candidates, widths)
+    return _drawn_near(_balanced(candidates, widths), net, order, widths, gap)
 
 
-def _crossed(net: _Layered, order: list[list[int]]) -> set[tuple[int, int]]:
-    """The links that cross one between two bends: they give way, so that long lines stay straight."""
+def _yielding(net: _Layered, order: list[list[int]]) -> set[tuple[int, int]]:
+    """The links that align nothing: those that cross a line between two bends, and where a line leaves a chain of boxes or joins one."""
     place, found = _places(order), set[tuple[int, int]]()
     for rank in order[:-1]:
         links = [(place[a], place[b], a, b) for a in rank for b in net.down[a]]
         inner = [link for link in links if link[2] >= net.boxes and link[3] >= net.boxes]
         for above, below, a, b in links:
-            if (a < net.boxes or b < net.boxes) and any((above - u) * (below - v) < 0 for u, v, _, _ in inner):
-                found.add((a, b))
+            if a < net.boxes or b < net.boxes:
+                leaves = b >= net.boxes and any(other < net.boxes for other in net.down[a])
+                joins = a >= net.boxes and len(net.up[b]) == 2 and any(other < net.boxes for other in net.up[b])
+                if leaves or joins or any((above - u) * (below - v) < 0 for u, v, _, _ in inner):
+                    found.add((a, b))
     return found
 
 
-def _blocks(towards: list[list[int]], ranks: list[list[int]], crossed: set[tuple[int, int]]) -> list[int]:
+def _blocks(towards: list[list[int]], ranks: list[list[int]], yielding: set[tuple[int, int]]) -> list[int]:
     """Nodes aligned with the middle one of their neighbours in the rank before, where no aligned line is crossed; the root of each."""
     root = list(range(len(towards)))
     taken = set[int]()
@@ -213,7 +217,7 @@ def _blocks(towards: list[list[int]], ranks: list[list[int]], crossed: set[tuple
         for node in rank:
             near = sorted(towards[node], key=lambda n: place[n])
             for other in near[(len(near) - 1) // 2 : len(near) // 2 + 1]:
-                free = other not in taken and (other, node) not in crossed and (node, other) not in crossed
+                free = other not in taken and (other, node) not in yielding and (node, other) not in yielding
                 if root[node] == node and free and place[other] > limit:
                     root[node] = root[other]
                     taken.add(other)
@@ -256,7 +260,9 @@ def _sorted_blocks(left: dict[int, list[tuple[int, float]]], right: dict[int, li
 
 def _balanced(candidates: list[list[float]], widths: Sequence[float]) -> list[float]:
     """The candidates laid over the narrowest, leaning ones at their own side; then the middle. The leftmost border is 0."""
-    spans = [(min(v - w / 2 for v, w in zip(x, widths, strict=True)), max(v + w / 2 for v, w in zip(x, widths, strict=True))) for x in candidates if x]
+    spans = [
+        (min(v - w / 2 for v, w in zip(x, widths, strict=True)), max(v + w / 2 for v, w in zip(x, widths, strict=True))) for x in candidates if x
+    ]
     if not spans:
         return []
     low, high = min(spans, key=lambda span: span[1] - span[0])
@@ -267,6 +273,35 @@ def _balanced(candidates: list[list[float]], widths: Sequence[float]) -> list[fl
     middle = [sum(sorted(values)[1:3]) / 2 for values in zip(*moved, strict=True)]
     border = min(v - w / 2 for v, w in zip(middle, widths, strict=True))
     return [v - border for v in middle]
+
+
+def _drawn_near(centres: list[float], net: _Layered, order: list[list[int]], widths: Sequence[float], gap: float) -> list[float]:
+    """Upright parts of lines that stand in line with neither end, as near to the ends as their neighbours allow."""
+    x, place = list(centres), _places(order)
+    for run in _upright(centres, net):
+        low, high = -inf, inf
+        for bend in run:
+            rank, i = order[net.rank[bend]], place[bend]
+            if i:
+                low = max(low, x[rank[i - 1]] + (widths[rank[i - 1]] + widths[bend]) / 2 + gap)
+            if i + 1 < len(rank):
+                high = min(high, x[rank[i + 1]] - (widths[rank[i + 1]] + widths[bend]) / 2 - gap)
+        ends = [x[end] for end in (*net.up[run[0]], *(end for bend in run for end in net.down[bend])) if end not in run]
+        if low <= high and not any(abs(x[run[0]] - end) < 0.5 for end in ends):
+            for bend in run:
+                x[bend] = min(max(sum(ends) / len(ends), low), high)
+    return x
+
+
+def _upright(centres: list[float], net: _Layered) -> list[list[int]]:
+    """Bends of one line that stand above each other."""
+    runs: dict[int, list[int]] = {}
+    for bend in range(net.boxes, len(net.rank)):
+        (above,) = net.up[bend]
+        run = runs[above] if above in runs and abs(centres[above] - centres[bend]) < 0.5 else []
+        run.append(bend)
+        runs[bend] = run
+    return list({id(run): run for run in runs.values()}.values())
 
 
 # y, and the lines -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,23 @@ LEVELS = (  # (on light, its text, on dark, its text): more error is more ink on
 )
 
 
-def drawing_page(net: Boxes, subtitle: str, notes: tuple[str, ...] = ()) -> str:
-    """The page of a net alone."""
+def drawing_page(net: Boxes, subtitle: str, notes: Sequence[str] = (), marks: Mapping[int, str] | None = None) -> str:
+    """The page of a net alone; `marks` as in svg."""
     layout = place(net)
     entries = [{"row": i, "result": None} for i in range(len(net.rows))]
     data = {**graph_data(net, layout), "compared": False, "sets": [{"title": "Layers", "noun": "layer", "entries": entries}]}
-    return render(net, layout, data, subtitle=subtitle, notes=notes)
+    return render(net, layout, data, marks, subtitle=subtitle, notes=notes)
 
 
-def render(net: Boxes, layout: Layout, data: Mapping[str, Any], **context: Any) -> str:
+def render(net: Boxes, layout: Layout, data: Mapping[str, Any], marks: Mapping[int, str] | None = None, **context: Any) -> str:
     """The page; `context` is what the template takes beyond graph and data: subtitle, notes, report, card."""
     script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    given = {"subtitle": "", "notes": (), "report": None, "card": None, "families": FAMILIES.items(), "title": net.name or "net"} | context
+    given = {"subtitle": "", "notes": (), "report": None, "card": None, "families": FAMILIES.items(), "title": net.name} | context
     return template(
         "page.html.jinja",
         data=data,
-        svg=trusted(svg(net, layout, alone=False)),
+        svg=trusted(svg(net, layout, alone=False, marks=marks)),
         style=trusted(style()),
         script=trusted(script),
         script_hash=f"sha256-{digest}",
@@ -79,7 +79,11 @@ def style() -> str:
     dark = " ".join([variables(1), *(f"--level-{i}: {a}; --on-{i}: {b};" for i, (_, _, a, b) in enumerate(LEVELS))])
     light += " --focus: #0b63b5; --hover: #f1f4f6; --map: #4c1d0f;"
     dark += " --focus: #7ab8f0; --hover: #272d32; --map: #ffe3b0;"
-    coloured = [f".net .level-{i} .cell {{ fill: var(--level-{i}); }} .net .level-{i} text {{ fill: var(--on-{i}); }}" for i in range(len(LEVELS))]
+    coloured = [
+        f".level-{i} {{ background: var(--level-{i}); color: var(--on-{i}); fill: var(--level-{i}); }}"
+        f" .net .level-{i} .cell {{ fill: var(--level-{i}); }} .net .level-{i} text {{ fill: var(--on-{i}); }}"
+        for i in range(len(LEVELS))
+    ]
     return "\n".join(
         [
             f":root {{ {light} }}",

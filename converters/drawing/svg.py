@@ -6,6 +6,7 @@ Names come from files that nobody vouches for: all text is escaped, and what XML
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import escape
 from unicodedata import east_asian_width
 
@@ -40,6 +41,7 @@ RULES = """
 .net .paper { fill: $paper; }
 .net .cell { fill: $surface; }
 .net .frame { fill: none; stroke: $line; }
+.net .marked .cell { stroke: $head; stroke-dasharray: 4 3; stroke-width: 1.5; }
 .net .rule { stroke: $line; }
 .net .edge { fill: none; stroke: $edge; stroke-width: 1.25; }
 .net .arrow { fill: $edge; }
@@ -58,10 +60,11 @@ def place(net: Boxes) -> Layout:
     return arrange([(width, _height(box)) for box in net.boxes], net.edges)
 
 
-def svg(net: Boxes, layout: Layout | None = None, *, alone: bool = True) -> str:
+def svg(net: Boxes, layout: Layout | None = None, *, alone: bool = True, marks: Mapping[int, str] | None = None) -> str:
     """The picture; `alone` with colours and size for a file of its own, else for a page that styles it.
 
-    A row is `<g class="row" data-layer="index into net.rows">`, an edge carries data-from and data-to, a box data-box.
+    A row is `<g class="row" data-layer="index into net.rows">`, an edge carries data-from and data-to, a box data-box. `marks` say by
+    row what is wrong with it.
     """
     layout = layout or place(net)
     width = box_width(net)
@@ -78,7 +81,7 @@ def svg(net: Boxes, layout: Layout | None = None, *, alone: bool = True) -> str:
         for (source, target), route in zip(net.edges, layout.routes, strict=True)
     ]
     for i, (box, corner) in enumerate(zip(net.boxes, layout.places, strict=True)):
-        lines += _box(i, box, corner, net, width)
+        lines += _box(i, box, corner, net, width, marks or {})
     return "\n".join([*lines, "</g>", "</svg>"]) + "\n"
 
 
@@ -113,12 +116,12 @@ def _height(box: Box) -> float:
     return HEAD + TAIL * (len(box.rows) - 1)
 
 
-def _box(index: int, box: Box, corner: Point, net: Boxes, width: float) -> list[str]:
+def _box(index: int, box: Box, corner: Point, net: Boxes, width: float, marks: Mapping[int, str]) -> list[str]:
     height, y = _height(box), 0.0
     lines = [f'<g class="box" data-box="{index}" transform="translate({corner[0]:.1f} {corner[1]:.1f})">']
     for place, i in enumerate(box.rows):
         tall = HEAD if not place else TAIL
-        lines += _row(i, net.rows[i], y, width, tall, top=not place, bottom=place == len(box.rows) - 1)
+        lines += _row(i, net.rows[i], y, width, tall, marks.get(i, ""), top=not place, bottom=place == len(box.rows) - 1)
         y += tall
     lines.append(f'<rect class="frame" width="{width:.0f}" height="{height:.0f}" rx="{CORNER:.0f}"/>')
     if box.outputs:
@@ -126,16 +129,16 @@ def _box(index: int, box: Box, corner: Point, net: Boxes, width: float) -> list[
     return [*lines, "</g>"]
 
 
-def _row(index: int, row: Row, y: float, width: float, height: float, *, top: bool, bottom: bool) -> list[str]:
+def _row(index: int, row: Row, y: float, width: float, height: float, mark: str, *, top: bool, bottom: bool) -> list[str]:
     shape = ", ".join(map(shape_text, row.shapes))
-    hint = f"{row.name}: {row.type} {row.detail}".strip() + (f"\n{shape}" if shape else "")
-    place = "first" if top else "behind"
+    hint = f"{row.name}: {row.type} {row.detail}".strip() + (f"\n{shape}" if shape else "") + (f"\n{mark}" if mark else "")
+    place = ("first" if top else "behind") + (" marked" if mark else "")
     lines = [f'<g class="row {place}" data-layer="{index}"><title>{_text(hint)}</title>']
     lines.append(f'<path class="cell" d="{_cell(y, width, height, CORNER if top else 0, CORNER if bottom else 0)}"/>')
     lines.append(f'<path class="chip {row.family}" d="{_cell(y, 5, height, CORNER if top else 0, CORNER if bottom else 0, right=False)}"/>')
     lines += [] if top else [f'<path class="rule" d="M0 {y:.0f}H{width:.0f}"/>']
     baseline = y + (18 if top else 14)
-    note = row.detail if top else row.type
+    note = mark or (row.detail if top else row.type)
     room = int((width - 26) / CHARACTER) - (_columns(note) if note else 0)
     lines.append(f'<text class="name" x="13" y="{baseline:.0f}">{_text(row.name, max(room, 10))}</text>')
     lines.append(f'<text class="note small end" x="{width - 9:.0f}" y="{baseline:.0f}">{_text(note, 24)}</text>')

@@ -52,29 +52,34 @@ const details = (() => {
     ];
   }
 
+  function verdict(result) {
+    const words = result.problem || `${result.ok ? "Agrees" : "Differs"}: ${error(result.rel)} relative, ${times(result.ratio)} of the tolerance`;
+    return el("p", { class: `said level-${result.level}` }, words);
+  }
   function numbers(result) {
     const spots = result.index.length ? ` at [${result.index.join(", ")}]` : "";
     const kinds = [["NaN", result.nan_a, result.nan_b], ["infinite", result.inf_a, result.inf_b]].filter(([, a, b]) => a || b);
+    const measured = [
+      ["largest", `${error(result.worst_abs)}${spots}`],
+      ["there", `A ${number(result.value_a, 8)}, B ${number(result.value_b, 8)}`],
+      ["mean", error(result.mean)],
+      ...result.quantiles.map(([q, value]) => [`${Number((100 * q).toPrecision(5))} % below`, error(value)]),
+      ["cosine", number(result.cosine, 9)],
+      ["would pass", result.ok ? null : `atol ${error(result.worst_abs)} alone, or rtol ${error(result.needs_rtol)} alone`],
+      ["max|B|", number(result.peak)],
+      ...result.top.map(([k, share]) => [`top ${k}`, `the same in ${Number((100 * share).toPrecision(4))} % of rows`]),
+    ];
     return [
       el("h3", {}, "Error"),
       facts([
-        ["verdict", result.problem ? result.problem : result.ok ? `agrees, ${times(result.ratio)} of the tolerance` : `differs, ${times(result.ratio)} of the tolerance`],
-        ["largest", result.problem ? null : `${error(result.worst_abs)}${spots}`],
-        ["there", result.problem ? null : `A ${number(result.value_a, 8)}, B ${number(result.value_b, 8)}`],
-        ["relative", result.problem ? null : error(result.rel)],
-        ["mean", result.problem ? null : error(result.mean)],
-        ...result.quantiles.map(([q, value]) => [`${Number((100 * q).toPrecision(5))} % below`, error(value)]),
-        ["cosine", result.problem ? null : number(result.cosine, 9)],
+        ...(result.problem ? [] : measured),
         ["tolerance", `${number(result.tolerance.atol, 3)} + ${number(result.tolerance.rtol, 3)} · max|B|`],
-        ["would pass", result.ok || result.problem ? null : `atol ${error(result.worst_abs)} alone, or rtol ${error(result.needs_rtol)} alone`],
-        ["max|B|", number(result.peak)],
         ...kinds.map(([what, a, b]) => [what, `${a} in A, ${b} in B`]),
-        ...result.top.map(([k, share]) => [`top ${k}`, `the same in ${Number((100 * share).toPrecision(4))} % of rows`]),
         ["shape", `${shape(result.shape)} ${result.dtype}`],
       ]),
     ];
   }
-  function values(preview, result) {
+  function values(preview) {
     if (!preview.values.length) return [];
     const gap = ([a, b]) => (typeof a === "number" && typeof b === "number" ? Math.abs(a - b) : NaN);
     const worst = Math.max(...preview.values.map(gap).filter((v) => v === v), -1);
@@ -128,8 +133,10 @@ const details = (() => {
     const unmeasured = data.compared && !result ? [el("p", { class: "muted" }, "Nothing of this layer was compared.")] : [];
     side.replaceChildren(...[
       title, blob, ...unmeasured,
+      result ? verdict(result) : null,
+      ...(preview ? [...errorMap(preview, result), ...histograms(preview)] : []),
       ...(result ? numbers(result) : []),
-      ...(preview ? [...histograms(preview), ...errorMap(preview, result), ...values(preview, result)] : []),
+      ...(preview ? values(preview) : []),
       ...(row ? layer(row) : []),
     ].filter(Boolean));
     side.scrollTop = 0;

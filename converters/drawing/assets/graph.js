@@ -1,7 +1,7 @@
 // The graph: pan, zoom, colours by error, a map of the whole, and walking along its lines by keys.
 
 const graph = (() => {
-  const pane = $(".graph"), svg = $(".net", pane), world = $(".world", svg), map = $(".minimap", pane);
+  const pane = $(".stage"), svg = $(".net", pane), world = $(".world", svg), map = $(".minimap", pane);
   const rows = $$(".row", svg), edges = $$(".edge", svg);
   const at = rows.map(() => null); // by row: {box, x, y, w, h}
   for (const [i, box] of data.boxes.entries()) {
@@ -109,7 +109,7 @@ const graph = (() => {
     move(view.x - (event.shiftKey ? event.deltaY : event.deltaX) * step, view.y - (event.shiftKey ? 0 : event.deltaY) * step);
     if (before.x !== view.x || before.y !== view.y) event.preventDefault();
   }, { passive: false });
-  pane.addEventListener("click", (event) => {
+  $(".zoom").addEventListener("click", (event) => {
     const what = event.target.dataset?.zoom;
     if (what) ({ in: () => zoomMiddle(1.4), out: () => zoomMiddle(1 / 1.4), fit })[what]();
   });
@@ -164,7 +164,7 @@ const graph = (() => {
       const about = data.rows[row];
       let words = `${about.name}, ${about.type}`;
       if (data.compared) {
-        $(".note", g).textContent = result ? `${result.ok ? "" : "≠ "}${result.problem ? "no number" : error(result.rel)}` : "";
+        $(".note", g).textContent = result ? `${result.ok ? "" : "≠ "}${result.problem ? "n/a" : error(result.rel)}` : "";
         words += result ? `, ${result.ok ? "agrees" : "differs"}, error ${error(result.rel)}` : ", not compared";
       }
       g.setAttribute("aria-label", words);
@@ -184,6 +184,7 @@ const graph = (() => {
     return [w, Math.min(h, Math.max(w / aspect, 26))];
   }
   function drawMap() {
+    map.hidden = data.size[0] * view.k <= pane.clientWidth && data.size[1] * view.k <= pane.clientHeight;
     const [w, h] = mapSize(), scale = window.devicePixelRatio || 1;
     const [sx, sy] = [w / data.size[0], h / data.size[1]];
     if (map.width !== Math.round(w * scale) || map.height !== Math.round(h * scale)) {

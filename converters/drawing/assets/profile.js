@@ -22,13 +22,14 @@ if ($("#profile")) {
       const { result } = entry, x = LEFT + i * step;
       const top = result.problem || typeof result.rel === "string" ? TOP : result.rel > 0 ? Math.min(y(result.rel), TOP + inner - 2) : TOP + inner - 1;
       if (typeof result.allowed === "number" && result.allowed > 0) limit += `${limit ? "L" : "M"}${x} ${y(result.allowed)}H${x + step}`;
-      const bar = sv("rect", { x, y: top, width: Math.max(step - (step > 6 ? 2 : step > 3 ? 0.75 : 0), 0.75), height: TOP + inner - top, class: "bar", style: `fill: var(--level-${result.level})` });
+      const bar = sv("rect", { x, y: top, width: Math.max(step - (step > 6 ? 2 : step > 3 ? 0.75 : 0), 0.75), height: TOP + inner - top, class: `bar level-${result.level}` });
       bar.append(sv("title", {}, `${result.name}: ${result.problem || error(result.rel)}, ${times(result.ratio)} of the tolerance`));
       bar.entry = entry;
       return bar;
     });
     parts.push(...bars, sv("path", { class: "limit", d: limit }), sv("text", { x: LEFT, y: height - 3 }, "first blob"), sv("text", { x: width, y: height - 3, "text-anchor": "end" }, "last blob"));
     parts.push(sv("text", { x: (LEFT + width) / 2, y: height - 3, "text-anchor": "middle" }, "relative error by depth; dashed: the tolerance"));
+    svg.classList.toggle("wide", step > 4);
     svg.replaceChildren(...parts);
     const worst = measured.filter(({ result }) => !result.ok).length;
     svg.setAttribute("aria-label", `Relative error of ${measured.length} blobs by depth, ${worst} past the tolerance`);

@@ -17,10 +17,10 @@ const table = (() => {
   const scalar = (value) => (value === undefined ? -1 : value === "NaN" ? Infinity : Number(value));
   const compared = [
     { title: "Layer", key: "layer" },
-    { title: "Error", key: "error", width: "92px", number: true },
-    { title: "Of tolerance", key: "tolerance", width: "88px", number: true },
+    { title: "Error", key: "error", width: "94px", number: true },
+    { title: "Of tolerance", key: "tolerance", width: "102px", number: true },
     { title: "Cosine", key: "cosine", width: "82px", number: true, class: "cosine" },
-    { title: "Values", width: "110px", hint: "Histograms, square-root scale: B filled, A as a line" },
+    { title: "Values", width: "104px", class: "spark-column", hint: "Histograms, square-root scale: B filled, A as a line" },
   ];
   const plain = [
     { title: "Layer", key: "layer" },
@@ -44,7 +44,7 @@ const table = (() => {
     const row = data.rows[entry.row], result = entry.result;
     if (column.title === "Layer") {
       const name = row?.name ?? result.layer, several = result && (!row || result.name !== name);
-      const about = [several ? result.name : null, row ? `${row.type} ${row.detail}`.trim() : result.layer_type, data.compared ? shape(result?.shape ?? row.shapes[0] ?? []) : null].filter(Boolean).join(" · ");
+      const about = [row ? `${row.type} ${row.detail}`.trim() : result.layer_type, data.compared ? shape(result?.shape ?? row.shapes[0] ?? []) : null, several ? result.name : null].filter(Boolean).join(" · ");
       const flag = result && data.divergent === result.name && page.set === 0 ? el("span", { class: "flag" }, "first") : null;
       return el("td", { title: name }, el("span", { class: "name" }, name), flag, el("small", {}, about));
     }
@@ -53,19 +53,29 @@ const table = (() => {
     if (column.key === "parameters") return el("td", { class: "number" }, row.parameters ? row.parameters.toLocaleString("en") : "");
     if (column.key === "macs") return el("td", { class: "number" }, row.macs ? row.macs.toLocaleString("en") : "");
     if (column.key === "error") {
-      if (!result) return el("td", none, "not compared");
-      const words = result.problem ? "no number" : `${result.ok ? "" : "≠ "}${error(result.rel)}`;
-      return el("td", { class: "number" }, el("span", { class: `tag ${result.ok ? "" : "past"}`, style: `background: var(--level-${result.level}); color: var(--on-${result.level})` }, words));
+      if (!result) return el("td", none, row.family === "data" ? "input" : "not compared");
+      const words = `${result.ok ? "" : "≠ "}${result.problem ? "n/a" : error(result.rel)}`;
+      return el("td", { class: "number" }, el("span", { class: `tag level-${result.level}${result.ok ? "" : " past"}` }, words));
     }
     if (column.key === "tolerance") return result ? el("td", { class: "number" }, result.problem ? "" : times(result.ratio)) : el("td", none);
     if (column.key === "cosine") return el("td", { class: "number cosine" }, result && !result.problem ? cosine(result.cosine) : "");
-    return el("td", {}, result?.preview ? spark(result.preview) : null);
+    const td = el("td", { class: "spark-column" });
+    if (result?.preview) {
+      td.preview = result.preview;
+      drawn.observe(td);
+    }
+    return td;
   }
-  // 1 - 2.3e-9 -> "1"; 0.99812 as it is
-  const cosine = (value) => (typeof value === "string" ? value : Math.abs(value - 1) < 5e-7 ? "1" : value.toFixed(6));
-  function spark(preview) {
-    return sv("svg", { class: "spark", viewBox: "0 0 100 28", preserveAspectRatio: "none", "aria-hidden": "true" }, ...histogram(preview, 28));
-  }
+  // 1 - 2.3e-9 -> "1"; 0.99812 as it is; the layer's own page has all digits
+  const cosine = (value) => (typeof value === "string" ? value : Math.abs(value - 1) < 5e-6 ? "1" : value.toFixed(5));
+  // A sparkline is drawn when its row first comes near the list's window
+  const drawn = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting) continue;
+      drawn.unobserve(target);
+      target.append(sv("svg", { class: "spark", viewBox: "0 0 100 28", preserveAspectRatio: "none", "aria-hidden": "true" }, ...histogram(target.preview, 28)));
+    }
+  }, { root: scroll, rootMargin: "600px" });
   function line(entry) {
     const tr = el("tr", { tabindex: "-1", "aria-selected": "false" }, ...columns.map((column) => cell(entry, column)));
     tr.entry = entry;
@@ -93,6 +103,9 @@ const table = (() => {
     const shown = entries.length === page.entries.length ? `${entries.length}` : `${entries.length} of ${page.entries.length}`;
     $(".count").textContent = data.compared ? `${shown} shown, ${failing} failing` : `${shown} layers`;
     stop();
+    const chosen = lines.get(page.chosen);
+    if (chosen?.isConnected) reveal(chosen);
+    else scroll.scrollTop = 0;
   }
   // The one row that Tab stops at: the chosen one, else the first
   function stop() {
@@ -106,12 +119,13 @@ const table = (() => {
     if (!tr) return;
     tr.setAttribute("aria-selected", "true");
     stop();
-    if (tr.isConnected && from !== "table") tr.scrollIntoView({ block: "nearest" });
-    if (from !== "table" && tr.isConnected) keepBelowHead(tr);
+    if (tr.isConnected && from !== "table") reveal(tr);
   }
-  function keepBelowHead(tr) {
-    const over = $("thead", home).getBoundingClientRect().bottom - tr.getBoundingClientRect().top;
-    if (over > 0) scroll.scrollTop -= over;
+  // Into view, within the list alone, below its head
+  function reveal(tr) {
+    const inside = scroll.getBoundingClientRect(), own = tr.getBoundingClientRect(), top = $("thead", home).getBoundingClientRect().bottom;
+    if (own.top < top) scroll.scrollTop -= top - own.top;
+    else if (own.bottom > inside.bottom) scroll.scrollTop += own.bottom - inside.bottom;
   }
   body.addEventListener("click", (event) => {
     const tr = event.target.closest("tr");
@@ -127,8 +141,7 @@ const table = (() => {
       const next = all[Math.min(Math.max(to, 0), all.length - 1)];
       page.choose(next.entry, "table");
       next.focus({ preventScroll: true });
-      next.scrollIntoView({ block: "nearest" });
-      keepBelowHead(next);
+      reveal(next);
     } else return;
     event.preventDefault();
   });
