@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -65,13 +66,31 @@ def test_lines_that_may_not_bend_are_drawn_all_the_same(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["lenet", "vgg16", "resnet50", "mobilenet_v1"])
 def test_chains_stand_straight(name: str) -> None:
-    """A box and the only box that it feeds, which reads nothing else, share one middle; a shortcut does not push them aside."""
+    """A box and the only box that it feeds, which reads nothing else, share one middle."""
     net = boxes(resolve(NETS / f"{name}.prototxt"))
     made = place(net)
     check([(made_width(net), HEAD + TAIL * (len(b.rows) - 1)) for b in net.boxes], list(net.edges), made)
     for source, target in net.edges:
         if sum(a == source for a, _ in net.edges) == sum(b == target for _, b in net.edges) == 1:
             assert made.places[source][0] == pytest.approx(made.places[target][0]), net.rows[net.boxes[target].rows[0]].name
+
+
+@pytest.mark.parametrize("further", [(), ((0, 5), (0, 8), (4, 5), (4, 6), (4, 7), (5, 8), (6, 8), (7, 8))], ids=["alone", "beside a long line"])
+def test_a_shortcut_does_not_push_its_block_aside(further: tuple[tuple[int, int], ...]) -> None:
+    """A residual block stays one column; the line around it stands upright beside it, not far away."""
+    edges = [(0, 1), (1, 2), (1, 3), (2, 3), (3, 4), *further]
+    made = arrange([(100, 40)] * 9, edges)
+    assert len({round(x, 3) for x, _ in made.places[:5]}) == 1
+    column = made.places[0][0]
+    (beside,) = {round(x, 3) for x, _ in made.routes[2][1:-1]}
+    assert -50 < beside - column < 0 or 100 < beside - column < 150
+
+
+def test_sweeps_take_crossings_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = [random_graph(seed) for seed in range(8)]
+    swept = sum(crossings(edges, arrange(sizes, edges).routes) for sizes, edges in graphs)
+    monkeypatch.setattr(layouts, "SWEEPS", 0)
+    assert swept < 0.8 * sum(crossings(edges, arrange(sizes, edges).routes) for sizes, edges in graphs)
 
 
 def made_width(net: Boxes) -> float:
@@ -84,10 +103,13 @@ def made_width(net: Boxes) -> float:
 @pytest.mark.parametrize("name", ["googlenet", "resnet50", "squeezenet_v1.1"])
 def test_public_nets_have_no_crossings(name: str) -> None:
     net = boxes(resolve(NETS / f"{name}.prototxt"))
-    routes = place(net).routes
-    for (e, a), (f, b) in combinations(zip(net.edges, routes, strict=True), 2):
-        if e[0] != f[0] and e[1] != f[1]:
-            assert not any(cross(p, q) for p in pairwise(a) for q in pairwise(b)), f"{e} crosses {f}"
+    assert crossings(net.edges, place(net).routes) == 0
+
+
+def crossings(edges: Sequence[tuple[int, int]], routes: Sequence[tuple[Point, ...]]) -> int:
+    """How many pairs of lines that share no end cross."""
+    lines = combinations(zip(edges, routes, strict=True), 2)
+    return sum(any(cross(p, q) for p in pairwise(a) for q in pairwise(b)) for (e, a), (f, b) in lines if e[0] != f[0] and e[1] != f[1])
 
 
 def cross(a: tuple[Point, Point], b: tuple[Point, Point]) -> bool:

@@ -168,14 +168,15 @@ def test_filters_leave_what_fails(tab: Any, tmp_path: Path) -> None:
 def test_keys_reach_everything(tab: Any, tmp_path: Path) -> None:
     """Without a pointer: filter, next failing, along the table, along the graph, close, theme."""
     graph = resolve(LENET)
-    opened(tab, write_page(report(graph, ("pool2",)), graph, tmp_path / "page.html"))
+    opened(tab, write_page(report(graph, ("pool2", "ip2")), graph, tmp_path / "page.html"))
     press = tab.keyboard.press
-    press("n")
-    assert tab.inner_text(".side h2") == "pool2"
+    for key, layer in (("n", "pool2"), ("n", "ip2"), ("p", "pool2")):
+        press(key)
+        assert tab.inner_text(".side h2") == layer
     press("Escape")
     assert "Choose a layer" in tab.inner_text(".side")
     press("f")
-    assert names(tab) == ["pool2"]
+    assert names(tab) == ["pool2", "ip2"]
     press("f")
     press("/")
     assert tab.evaluate("document.activeElement.id") == "search"
@@ -312,6 +313,7 @@ def test_many_models_on_one_page(tab: Any, tmp_path: Path) -> None:
         ({"worst_abs": 1e-9, "tolerance": {"atol": 0.0, "rtol": 0.0}, "ok": False}, 7),
         ({"worst_abs": 0.0, "tolerance": {"atol": 0.0, "rtol": 0.0}}, 0),
         ({"worst_abs": 1e-6, "ok": False}, 5),  # the report's word counts, not the colour's own sum
+        ({"worst_abs": 3e-4}, 4),
         ({"problem": "shapes differ", "ok": False}, 8),
     ],
 )
