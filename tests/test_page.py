@@ -54,9 +54,9 @@ def result(name: str, layer: str, kind: str, shape: tuple[int, ...], error: floa
 
 def report(graph: Graph, failing: tuple[str, ...] = (), **other: Any) -> Compared:
     """Every blob of a graph, all within tolerance but those of the layers `failing`."""
-    last = graph.last
+    names = graph.value_names
     blobs = [
-        result(top.blob if last[top.blob] == top else f"{top.blob}@{top.version}", step.name, step.type, shape, 0.4 if step.name in failing else 1e-6)
+        result(names[top], step.name, step.type, shape, 0.4 if step.name in failing else 1e-6)
         for step in graph.steps
         for top, shape in zip(step.tops, step.shapes, strict=True)
     ]

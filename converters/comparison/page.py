@@ -68,6 +68,7 @@ def write_page(report: Reportable, graph: Graph | None, path: str | Path, card: 
         "compared": True,
         "sets": sets,
         "sides": [_side(values["a"]), _side(values["b"])],
+        "unmatched": values["unmatched"],
         "divergent": divergence.get("blob", ""),
         "divergence": _row_of_blob(net).get(divergence.get("blob", ""), -1),
         "losses": {"a": values["training"]["losses_a"], "b": values["training"]["losses_b"]} if values["training"] else None,
@@ -292,7 +293,14 @@ def _from_layers(values: Mapping[str, Any]) -> Boxes:
             tuple(layer["tops"]),
             tuple(map(tuple, layer["shapes"])),
             place=layer["place"],
+            in_place=len(layer["tops"]) == 1 and [_blob(bottom) for bottom in layer["bottoms"]] == [_blob(layer["tops"][0])],
         )
         for layer in values["layers"]
     ]
     return boxed(values["net"], rows, [blob["name"] for blob in values["blobs"] if blob["output"]])
+
+
+def _blob(name: str) -> str:
+    """The blob of a value's name: `conv1` of `conv1@0`."""
+    stem, _, version = name.rpartition("@")
+    return stem if stem and version.isdecimal() else name

@@ -4,7 +4,7 @@ and ReLU are four rows of one box. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -34,7 +34,8 @@ FAMILIES = {  # a file of converters/layers -> what a colour of the picture stan
 class Row:
     """One layer: first those that feed the net, then the steps. Blobs go by name, `conv1@0` before a layer writes `conv1` in place.
 
-    `detail` is the kernel and stride, or the operation; `source` the expression that builds its module; `place` is file:line.
+    `detail` is the kernel and stride, or the operation; `source` the expression that builds its module; `place` is file:line. A layer
+    that is `in_place` rewrites its only bottom.
     """
 
     name: str
@@ -46,14 +47,10 @@ class Row:
     detail: str = ""
     source: str = ""
     place: str = ""
+    in_place: bool = False
     params: tuple[Shape, ...] = ()
     parameters: int = 0
     macs: int = 0
-
-    @property
-    def in_place(self) -> bool:
-        """Whether it rewrites its only bottom."""
-        return len(self.bottoms) == len(self.tops) == 1 and base(self.bottoms[0]) == base(self.tops[0]) and self.bottoms != self.tops
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +73,9 @@ class Boxes:
 
 def boxes(graph: Graph) -> Boxes:
     """All layers of a graph, in its order."""
-    fed = [_fed(data, graph) for data in graph.data_layers]
-    return boxed(graph.name, [*fed, *(_row(step, graph) for step in graph.steps)], [value_name(graph.last[b], graph) for b in graph.outputs])
+    names, last = graph.value_names, graph.last
+    fed = [_fed(data, graph, names) for data in graph.data_layers]
+    return boxed(graph.name, [*fed, *(_row(step, names) for step in graph.steps)], [names[last[blob]] for blob in graph.outputs])
 
 
 def boxed(name: str, rows: Iterable[Row], outputs: Iterable[str]) -> Boxes:
@@ -102,35 +100,25 @@ def boxed(name: str, rows: Iterable[Row], outputs: Iterable[str]) -> Boxes:
     return Boxes(name, rows, tuple(Box(tuple(inner), tuple(out)) for inner, out in zip(made, leaving, strict=True)), tuple(edges))
 
 
-def value_name(value: Value, graph: Graph) -> str:
-    """`conv1` for the last value of a blob, `conv1@0` for one that is written over."""
-    return value.blob if graph.last[value.blob] == value else f"{value.blob}@{value.version}"
-
-
-def base(blob: str) -> str:
-    """The blob of a value's name: `conv1` of `conv1@0`."""
-    stem, _, version = blob.rpartition("@")
-    return stem if stem and version.isdecimal() else blob
-
-
-def _fed(data: DataLayer, graph: Graph) -> Row:
+def _fed(data: DataLayer, graph: Graph, names: Mapping[Value, str]) -> Row:
     tops = [Value(top) for top in data.tops]
-    names, shapes = tuple(value_name(top, graph) for top in tops), tuple(graph.values[top] for top in tops)
-    return Row(data.name or ", ".join(data.tops), data.type, "data", (), names, shapes, place=data.layer.place)
+    shapes = tuple(graph.values[top] for top in tops)
+    return Row(data.name or ", ".join(data.tops), data.type, "data", (), tuple(names[top] for top in tops), shapes, place=data.layer.place)
 
 
-def _row(step: Step, graph: Graph) -> Row:
+def _row(step: Step, names: Mapping[Value, str]) -> Row:
     own = [p.blob.shape for p in step.params if p.owner is None]
     return Row(
         step.name,
         step.type,
         family_of(step.type),
-        tuple(value_name(bottom, graph) for bottom in step.bottoms),
-        tuple(value_name(top, graph) for top in step.tops),
+        tuple(names[bottom] for bottom in step.bottoms),
+        tuple(names[top] for top in step.tops),
         step.shapes,
         _detail(step),
         step.recipe.source(),
         step.place,
+        [bottom.blob for bottom in step.bottoms] == [top.blob for top in step.tops] and len(step.tops) == 1,
         tuple(p.blob.shape for p in step.params),
         sum(map(prod, own)),
         step.recipe.macs,

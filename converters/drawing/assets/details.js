@@ -130,7 +130,8 @@ const details = (() => {
         el("button", { type: "button", "aria-label": "Close", onclick: () => page.choose(null) }, "×")));
     const blob = result && result.name !== row?.name ? el("p", { class: "muted" }, `${data.sets[page.set].noun} ${result.name}`) : null;
     const preview = result?.preview;
-    const unmeasured = data.compared && !result ? [el("p", { class: "muted" }, "Nothing of this layer was compared.")] : [];
+    const alone = row?.tops.some((top) => data.unmatched?.includes(top)) ? "Only one of the two sides shows what this layer makes." : "Nothing of this layer was compared.";
+    const unmeasured = data.compared && !result ? [el("p", { class: "muted" }, row.family === "data" ? "Both sides are fed the same." : alone)] : [];
     side.replaceChildren(...[
       title, blob, ...unmeasured,
       result ? verdict(result) : null,
