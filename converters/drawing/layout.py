@@ -151,12 +151,12 @@ def _first_order(net: _Layered) -> list[list[int]]:
 
 def _swept(net: _Layered, order: list[list[int]], *, downwards: bool) -> list[list[int]]:
     """Each rank sorted by the mean place of its neighbours in the rank before; a node without any keeps its place."""
-    new = [list(rank) for rank in order]
+    new, place = [list(rank) for rank in order], _places(order)
     towards = net.up if downwards else net.down
     for rank in new if downwards else reversed(new):
-        place = _places(new)
         mean = {n: sum(place[m] for m in towards[n]) / len(towards[n]) if towards[n] else float(place[n]) for n in rank}
         rank.sort(key=lambda n: mean[n])
+        place.update(_places([rank]))
     return new
 
 
