@@ -2,7 +2,7 @@
 
 const graph = (() => {
   const pane = $(".stage"), svg = $(".net", pane), world = $(".world", svg), map = $(".minimap", pane);
-  const rows = $$(".row", svg), edges = $$(".edge", svg);
+  const rows = $$(".row", svg), edges = $$(".edge", svg), holders = $$(".box", svg);
   const at = rows.map(() => null); // by row: {box, x, y, w, h}
   for (const [i, box] of data.boxes.entries()) {
     let y = box.y;
@@ -16,14 +16,25 @@ const graph = (() => {
   const notes = new Map(rows.map((g) => [Number(g.dataset.layer), $(".note", g).textContent]));
   const view = { x: 0, y: 0, k: 1 };
   const range = [0.02, 4];
-  let waiting = 0, picture = null;
+  let waiting = 0, picture = null, stopsAt = 0;
 
   // Moving
   function apply() {
     waiting = 0;
     world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
     svg.classList.toggle("far", view.k < 0.4);
+    leaveOut();
     drawMap();
+  }
+  // Boxes far outside the window are not laid out, save the one where Tab stops
+  function leaveOut() {
+    const near = 300 / view.k, { clientWidth, clientHeight } = pane;
+    const [left, top] = [-view.x / view.k - near, -view.y / view.k - near];
+    const [right, bottom] = [left + clientWidth / view.k + 2 * near, top + clientHeight / view.k + 2 * near];
+    for (const [i, box] of data.boxes.entries()) {
+      const inside = box.x < right && box.x + data.width > left && box.y < bottom && box.y + data.head + data.tail * box.rows.length > top;
+      if (holders[i].classList.contains("out") === (inside || i === stopsAt)) holders[i].classList.toggle("out");
+    }
   }
   function move(x, y, k = view.k) {
     const { width, height } = pane.getBoundingClientRect();
@@ -132,6 +143,8 @@ const graph = (() => {
   function focus(row) {
     for (const g of $$('.row[tabindex="0"]', svg)) g.setAttribute("tabindex", "-1");
     node.get(row).setAttribute("tabindex", "0");
+    stopsAt = at[row].box;
+    holders[stopsAt].classList.remove("out");
   }
   svg.addEventListener("keydown", (event) => {
     const row = Number(event.target.closest?.(".row")?.dataset.layer);
@@ -235,6 +248,7 @@ const graph = (() => {
   svg.removeAttribute("role");
   if (data.divergence >= 0) node.get(data.divergence).classList.add("diverges");
   if (data.boxes.length) start();
+  leaveOut();
   paint();
   new ResizeObserver(() => move(view.x, view.y)).observe(pane);
   return {
