@@ -23,6 +23,7 @@ const graph = (() => {
     waiting = 0;
     world.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
     svg.classList.toggle("far", view.k < 0.4);
+    svg.classList.toggle("tiny", view.k < 0.1);
     leaveOut();
     drawMap();
   }
