@@ -122,6 +122,7 @@ def test_a_click_shows_the_layer(tab: Any, tmp_path: Path) -> None:
     assert tab.inner_text(".verdict").startswith("differs")
     assert "pooling rounds down" in tab.inner_text(".cause")
     assert "ceil_mode=True" in tab.inner_text(".cause")
+    assert "on A's own inputs, the layer misses A's values by 2.0e-01; with the cause put into it, by 1.0e-07" in tab.inner_text(".cause")
     tab.click(".row[data-layer='2']")
     shown = tab.inner_text(".side")
     assert "pool1" in shown
@@ -195,6 +196,12 @@ def test_keys_reach_everything(tab: Any, tmp_path: Path) -> None:
     press("ArrowUp")
     press("Enter")
     assert tab.inner_text(".side h2") == "relu1"
+    tab.focus(".side [aria-label=Next]")
+    press("Enter")
+    press("Enter")
+    assert tab.inner_text(".side h2") == "prob"
+    press("Escape")
+    assert tab.evaluate("document.activeElement.closest('#table') !== null")
     before = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     tab.focus("#theme")
     press("Enter")
@@ -252,7 +259,7 @@ def test_gradients_and_training_have_tables_of_their_own(tab: Any, tmp_path: Pat
     }  # fmt: skip
     values = report(graph, gradients=[weight], training=training, ok=False)
     opened(tab, write_page(values, graph, tmp_path / "page.html"))
-    assert tab.locator(".tabs button").all_inner_texts() == ["Blobs 9", "Gradients 1", "Weights 1"]
+    assert tab.locator(".tabs button").all_inner_texts() == ["Blobs 8", "Gradients 1", "Weights 1"]
     tab.click(".tabs button >> nth=1")
     assert names(tab) == ["conv1"]
     assert "level-" in tab.get_attribute(".row[data-layer='1']", "class")

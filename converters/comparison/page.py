@@ -211,21 +211,20 @@ def _verdict(values: Mapping[str, Any], sets: Sequence[Mapping[str, Any]]) -> st
     parts = []
     for found in sets:
         results = [entry["result"] for entry in found["entries"] if entry["result"]]
-        failing = sum(not result["ok"] for result in results)
-        many = found["title"].lower()
-        if results:
-            parts.append(
-                f"{failing} of {len(results)} {many} past their tolerance" if failing else f"all {len(results)} {many} within their tolerance"
-            )
-            worst = max(results, key=lambda result: (result["level"], _number(result["rel"])))
-            parts.append(
-                f"largest relative error {_number(worst['rel']):.1e} at {worst['name']}"
-                if not worst["problem"]
-                else f"{worst['name']}: {worst['problem']}"
-            )
+        parts += _told(found["title"].lower(), results) if results else []
     for name, what in (("missing", "missing in A"), ("extra", "missing in B")):
         parts += [f"{len(values[name])} {what}"] if values[name] else []
     return "; ".join(parts) or "nothing was compared"
+
+
+def _told(many: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    failing = sum(not result["ok"] for result in results)
+    worst = max(results, key=lambda result: (result["level"], _number(result["rel"])))
+    count = f"{failing} of {len(results)} {many} past their tolerance" if failing else f"all {len(results)} {many} within their tolerance"
+    return [
+        count,
+        f"{worst['name']}: {worst['problem']}" if worst["problem"] else f"largest relative error {_words(worst['rel'])} at {worst['name']}",
+    ]
 
 
 def _cause(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +239,10 @@ def _cause(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replayed(found: Mapping[str, Any]) -> str:
-    side = f" {found['side'].upper()}'s" if found["side"] else " the"
-    left = f"; with the cause put into it {_words(found['left'])} is left" if found["left"] is not None else ""
-    return f"The layer alone, as the prototxt has it, with{side} inputs: error {_words(found['replay'])}{left}."
+    side = found["side"].upper()
+    subject = f"on {side}'s own inputs, the layer misses {side}'s values by" if side else "the layer is off by"
+    left = f"; with the cause put into it, by {_words(found['left'])}" if found["left"] is not None else ""
+    return f"Replayed alone as the prototxt has it, {subject} {_words(found['replay'])}{left}."
 
 
 def _words(error: float | str) -> str:

@@ -117,9 +117,16 @@ const details = (() => {
     const next = shown[i + by];
     if (next) page.choose(next, "details");
   }
+  // What stood here had the focus: the same button of what stands here now takes it, or the pane; once closed, the table
   function show() {
+    const focused = side.contains(document.activeElement) ? document.activeElement : null, label = focused?.getAttribute("aria-label");
+    page.chosen ? fill() : idle();
+    if (!focused) return;
+    const heir = page.chosen ? (label && focused !== side ? $(`button[aria-label="${label}"]`, side) : side) : $('#table tr[tabindex="0"]');
+    heir?.focus({ preventScroll: true });
+  }
+  function fill() {
     const entry = page.chosen;
-    if (!entry) return idle();
     const row = data.rows[entry.row], result = entry.result;
     side.classList.remove("idle");
     const title = el("div", { class: "title" },

@@ -13,7 +13,6 @@ const graph = (() => {
     }
   }
   const node = new Map(rows.map((g) => [Number(g.dataset.layer), g]));
-  const notes = new Map(rows.map((g) => [Number(g.dataset.layer), $(".note", g).textContent]));
   const view = { x: 0, y: 0, k: 1 };
   const range = [0.02, 4];
   let waiting = 0, picture = null, stopsAt = 0;

@@ -14,7 +14,7 @@ $("#to-divergence")?.addEventListener("click", () => page.choose(page.entries.fi
 if (data.sets.length > 1) {
   const tabs = $(".tabs");
   tabs.hidden = false;
-  const buttons = data.sets.map((set, i) => el("button", { type: "button", role: "tab", "aria-selected": i === 0, onclick: () => turn(i) }, `${set.title} ${set.entries.length}`));
+  const buttons = data.sets.map((set, i) => el("button", { type: "button", role: "tab", "aria-controls": "table", "aria-selected": `${i === 0}`, onclick: () => turn(i) }, `${set.title} ${set.entries.filter((entry) => entry.result).length}`));
   tabs.append(...buttons);
   const turn = (to) => {
     page.set = to;
