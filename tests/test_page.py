@@ -248,6 +248,11 @@ def test_a_thousand_layers_are_no_trouble(tab: Any, tmp_path: Path) -> None:
     assert tab.locator("tr[aria-selected=true]").is_visible()
     inside = "const [a, b] = ['.stage', '.row.selected'].map((s) => document.querySelector(s).getBoundingClientRect());"
     tab.wait_for_function(f"() => {{ {inside} return b.top > a.top && b.bottom < a.bottom; }}")
+    tab.hover(".stage", position={"x": 20, "y": 20})
+    tab.mouse.wheel(0, -100_000)
+    tab.wait_for_selector(".row[data-layer='1']", state="visible")
+    tab.focus(".row[tabindex='0']")  # still there for Tab, though far outside the window
+    assert tab.evaluate("document.activeElement.dataset.layer") == "999"
 
 
 def test_gradients_and_training_have_tables_of_their_own(tab: Any, tmp_path: Path) -> None:
