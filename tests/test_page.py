@@ -270,6 +270,10 @@ def test_gradients_and_training_have_tables_of_their_own(tab: Any, tmp_path: Pat
     assert "level-" in tab.get_attribute(".row[data-layer='1']", "class")
     assert "none" in tab.get_attribute(".row[data-layer='2']", "class")
     assert tab.locator("#curves path").count() == 2
+    opened(tab, write_page(values, None, tmp_path / "page.html"))  # two solvers, of which nobody kept the net
+    assert "nothing to draw" in tab.inner_text(".graph")
+    tab.click("#table tbody tr")
+    assert tab.inner_text(".side h2") == "conv1"
 
 
 def test_saved_runs_need_no_prototxt(tab: Any, tmp_path: Path) -> None:

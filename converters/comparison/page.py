@@ -268,8 +268,10 @@ def _side(side: Mapping[str, Any]) -> str:
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:
     losses = training["losses"]
-    verdict = "agree" if losses["ok"] else "differ"
-    key = f"Thin: A, wide: B. The losses {verdict}: largest difference {_words(losses['worst_abs'])}, relative {_words(losses['worst_rel'])}."
+    seen = [value for value in map(_number, (*training["losses_a"], *training["losses_b"])) if math.isfinite(value)]
+    extent = f" Upwards from {min(seen):.4g} to {max(seen):.4g}." if seen else ""
+    error = losses["problem"] or f"largest difference {_words(losses['worst_abs'])}, relative {_words(losses['worst_rel'])}"
+    key = f"Thin: A, wide: B.{extent} The losses {'agree' if losses['ok'] else 'differ'}: {error}."
     return {"steps": len(training["losses_a"]), "key": key}
 
 

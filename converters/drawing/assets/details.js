@@ -92,15 +92,16 @@ const details = (() => {
     const grid = preview.error_map;
     if (!grid.length) return [];
     const top = Math.max(...grid.flat().filter((v) => typeof v === "number"), 0);
-    const [high, wide] = result.shape.slice(-2);
+    const axes = result.shape.slice(-2).join(" × ");
     const colour = (value) => (typeof value === "string" ? "var(--level-8)" : `color-mix(in oklab, var(--map) ${top ? Math.round(100 * value / top) : 0}%, var(--surface))`);
+    const wide = `max-width: ${Math.min(280, 34 * grid[0].length)}px`;
     const cells = grid.flatMap((line, y) => line.map((value, x) => el("i", { style: `background: ${colour(value)}`, title: `tile ${y}, ${x}: ${error(value)}` })));
     return [
       el("h3", {}, "Error map"),
-      el("div", { class: "map", role: "img", "aria-label": `Largest error of ${grid.length} by ${grid[0].length} tiles, up to ${error(top)}`, style: `grid-template-columns: repeat(${grid[0].length}, 1fr)` }, ...cells),
-      el("div", { class: "ramp", style: "background: linear-gradient(to right in oklab, var(--surface), var(--map))" }),
-      el("div", { class: "axis", style: "max-width: 280px" }, el("span", {}, "0"), el("span", {}, error(top))),
-      el("p", { class: "key" }, `The largest |A − B| of each tile of the last two axes, ${high} × ${wide}, over all others.`),
+      el("div", { class: "map", role: "img", "aria-label": `Largest error of ${grid.length} by ${grid[0].length} tiles, up to ${error(top)}`, style: `grid-template-columns: repeat(${grid[0].length}, 1fr); ${wide}` }, ...cells),
+      el("div", { class: "ramp", style: `background: linear-gradient(to right in oklab, var(--surface), var(--map)); ${wide}` }),
+      el("div", { class: "axis", style: wide }, el("span", {}, "0"), el("span", {}, error(top))),
+      el("p", { class: "key" }, `The largest |A − B| of each tile of the last two axes, ${axes}, over all others.`),
     ];
   }
   function histograms(preview) {

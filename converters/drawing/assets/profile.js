@@ -27,12 +27,12 @@ if ($("#profile")) {
       bar.entry = entry;
       return bar;
     });
-    parts.push(...bars, sv("path", { class: "limit", d: limit }), sv("text", { x: LEFT, y: height - 3 }, "first blob"), sv("text", { x: width, y: height - 3, "text-anchor": "end" }, "last blob"));
+    parts.push(...bars, sv("path", { class: "under", d: limit }), sv("path", { class: "limit", d: limit }), sv("text", { x: LEFT, y: height - 3 }, `first ${data.sets[page.set].noun}`), sv("text", { x: width, y: height - 3, "text-anchor": "end" }, `last ${data.sets[page.set].noun}`));
     parts.push(sv("text", { x: (LEFT + width) / 2, y: height - 3, "text-anchor": "middle" }, "relative error by depth; dashed: the tolerance"));
     svg.classList.toggle("wide", step > 4);
     svg.replaceChildren(...parts);
     const worst = measured.filter(({ result }) => !result.ok).length;
-    svg.setAttribute("aria-label", `Relative error of ${measured.length} blobs by depth, ${worst} past the tolerance`);
+    svg.setAttribute("aria-label", `Relative error of ${measured.length} ${data.sets[page.set].title.toLowerCase()} by depth, ${worst} past the tolerance`);
     mark();
   };
   const mark = () => {
