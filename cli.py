@@ -157,6 +157,35 @@ def to_caffe(
 
 
 @app.command()
+def draw(
+    net: Net,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .svg or .html; by default the net's name with .svg.", show_default=False),
+    ] = None,
+    weights: Weights = None,
+    phase: Phase = "TEST",
+    stage: Stages = None,
+    level: Level = 0,
+    shape: Shapes = None,
+) -> None:
+    """The net as a picture, or as a page to walk through it; with weights, how they fit. Imports no torch."""
+    from converters import summary
+    from converters.convert import file_name
+    from converters.drawing.draw import draw as write
+    from converters.resolution import refuse_empty, resolve
+
+    graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
+    refuse_empty(graph, net)
+    fit = summary.fit(graph, weights) if weights else None
+    print(f"wrote {write(graph, output or Path(f'{file_name(graph.name, net)}.svg'), fit.kept if fit else ())}")
+    _print_notes(graph.notes)
+    if fit:
+        _print_fit(fit)
+    raise typer.Exit(1 if fit and (fit.wrong or fit.kept) else 0)
+
+
+@app.command()
 def upgrade(
     source: Annotated[Path, typer.Argument(help="A net or solver of any age.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="Where to write it as of today.", show_default=False)],

@@ -114,6 +114,12 @@ class Graph:
         return {value.blob: value for value in self.values}
 
     @property
+    def value_names(self) -> dict[Value, str]:
+        """Name of each value: `conv1` for what a blob holds in the end, `conv1@0` for what was written over, there or through a view."""
+        last = self.last
+        return {v: v.blob if last[v.blob] == v and v.blob not in self.views else f"{v.blob}@{v.version}" for v in self.values}
+
+    @property
     def losses(self) -> tuple[tuple[Value, float], ...]:
         """The values that count in the objective, with their weights."""
         return tuple((top, w) for step in self.steps for top, w in zip(step.tops, step.loss_weights, strict=True) if w)
