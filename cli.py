@@ -310,12 +310,15 @@ def train(
 ) -> None:
     """Train as `caffe train` did, with the same numbers; a signal snapshots and stops."""
     import pycls
+    from converters.summary import fit
     from pycls.trainer import train as run
 
     if weights and snapshot:
         raise typer.BadParameter("a snapshot names its own weights; give one of the two", param_hint="--weights, --snapshot")
     with _stage("building the nets"):
         made = pycls.Solver(solver, weights=weights, restore=snapshot, device=_device(device))
+    for file in [] if snapshot else [weights] if weights else made.settings.weights:
+        print(fit(made.net.graph, file).text())
     raise typer.Exit(0 if run(made, lambda line: print(line, flush=True)) else 1)
 
 

@@ -93,7 +93,7 @@ def weights(folder: Path) -> list[tuple[str, str, str]]:
     module = in_process(MODULE_CHILD.format(net=str(NETS / "vgg16.prototxt"), path=str(path)))
     mb = f"{size / 1e6:.0f} MB"
     return [
-        (f"map a caffemodel of {mb}", f"{1e3 * run['mapped']['wall']:.2f} ms", "< 5 ms"),
+        (f"find all layers and blobs of a caffemodel of {mb}", f"{1e3 * run['mapped']['wall']:.2f} ms", "< 5 ms"),
         (
             f"read all values of {mb}",
             f"{1e3 * run['ours']['cpu']:.0f} ms, protobuf + numpy {1e3 * run['theirs']['cpu']:.0f} ms: "

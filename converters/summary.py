@@ -85,7 +85,7 @@ def fit(graph: Graph, path: str | Path, names: Mapping[str, str] | None = None) 
     """Which layers of a file of weights would be copied, and what would not fit; nothing is loaded. `names` renames layers of the file."""
     steps = {step.name: step for step in graph.steps if step.params}
     shapes = {name: tuple(p.blob.shape for p in step.params) for name, step in steps.items()}
-    if Path(path).suffix == ".safetensors":
+    if Path(path).suffix in (".safetensors", ".pt", ".pth"):
         return _named_fit(steps, shapes, Path(path))
     file: Weights = read_weights(path)
     found = {(names or {}).get(layer.name, layer.name): layer for layer in file if layer.blobs}
@@ -103,14 +103,8 @@ def fit(graph: Graph, path: str | Path, names: Mapping[str, str] | None = None) 
 
 
 def _named_fit(steps: Mapping[str, Step], shapes: Mapping[str, tuple[tuple[int, ...], ...]], path: Path) -> Fit:
-    """Of a .safetensors, whose names are the module's: a layer fits if all of its tensors are there."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(check_file(path), framework="np") as f:
-            tensors = {key: tuple(f.get_slice(key).get_shape()) for key in f.keys()}  # noqa: SIM118  it is no dict
-    except (SafetensorError, OSError) as exc:
-        raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
+    """Of a file whose names are the module's: a layer fits if all of its tensors are there."""
+    tensors = _tensor_shapes(check_file(path))
     stored: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name, step in steps.items():
         order = [param.blob.name for param in step.params]
@@ -118,6 +112,20 @@ def _named_fit(steps: Mapping[str, Step], shapes: Mapping[str, tuple[tuple[int, 
         if own:
             stored[name] = tuple(tensors.pop(key) for key in sorted(own, key=lambda key: order.index(key.rpartition(".")[2])))
     return _fit(shapes, stored | {key: (shape,) for key, shape in tensors.items()}, [])
+
+
+def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    if path.suffix != ".safetensors":
+        from .weights import read_state_dict
+
+        return {key: tuple(tensor.shape) for key, tensor in read_state_dict(path).items()}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as f:
+            return {key: tuple(f.get_slice(key).get_shape()) for key in f.keys()}  # noqa: SIM118  it is no dict
+    except (SafetensorError, OSError) as exc:
+        raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
 
 
 def _fit(shapes: Mapping[str, tuple[tuple[int, ...], ...]], stored: Mapping[str, tuple[tuple[int, ...], ...]], wrong: list[str]) -> Fit:

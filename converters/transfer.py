@@ -95,7 +95,7 @@ def _read(source: Path, net: Net | None, graph: Graph | None, options: Options) 
             raise WeightsError(f"{source}: its tensors have a module's names; give the net's prototxt by --net")
         if options.rename:
             raise WeightsError(f"{source}: --rename is for Caffe's formats; here the names are the module's own")
-        return _read_torch(source, graph), fit(graph, source) if source.suffix == ".safetensors" else None
+        return _read_torch(source, graph), fit(graph, source)
     model = read_model(source, net, options.rename)
     if graph is None:
         return model, None

@@ -168,7 +168,11 @@ def _load_safetensors(graph: Graph, module: nn.Module, path: Path) -> Copied:
 
 
 def _load_state_dict(graph: Graph, module: nn.Module, path: Path) -> Copied:
-    """A state_dict as torch.save writes it, by torch's reader that makes tensors and nothing else of a file."""
+    return _copy_named(graph, module, path, {key: partial(_itself, tensor) for key, tensor in read_state_dict(path).items()})
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A state_dict as torch.save writes it, by torch's reader that makes tensors and nothing else of a file. WeightsError for anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
             packed = next((entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED), None)
@@ -181,7 +185,7 @@ def _load_state_dict(graph: Graph, module: nn.Module, path: Path) -> Copied:
         raise WeightsError(f"{path}: no state_dict that torch reads without running code: {str(exc).splitlines()[0][:200]}") from exc
     if not isinstance(stored, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items()):
         raise WeightsError(f"{path}: holds something else than tensors by name; save net.module.state_dict()")
-    return _copy_named(graph, module, path, {key: partial(_itself, tensor) for key, tensor in stored.items()})
+    return stored
 
 
 def _itself(tensor: Tensor) -> Tensor:

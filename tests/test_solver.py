@@ -103,6 +103,7 @@ def test_the_command_trains_as_the_solver_says(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "cli.py"), "train", "solver.prototxt"]
     done = subprocess.run([*command, "-w", "start.caffemodel"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "copied" in done.stdout  # the table of what the weights gave
     states = sorted(folder.glob("*_iter_*.solverstate"))
     assert [int(p.stem.rpartition("_")[2]) for p in sorted(states, key=lambda p: p.stat().st_mtime)] == [8, 16, 20]
     last = next(folder.glob("*_iter_20.caffemodel"))

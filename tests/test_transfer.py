@@ -59,7 +59,7 @@ def test_caffes_formats_need_no_net(tmp_path: Path) -> None:
     transfer(LENET.with_suffix(".caffemodel"), tmp_path / "w.h5", Options())
     transfer(tmp_path / "w.h5", tmp_path / "w.caffemodel", Options())
     assert_same(values(tmp_path / "w.caffemodel"), values(LENET.with_suffix(".caffemodel")))
-    with pytest.raises(WeightsError, match="give the prototxt|by --net"):
+    with pytest.raises(WeightsError, match=r"give the prototxt|by --net"):
         transfer(tmp_path / "w.h5", tmp_path / "w.safetensors", Options())
     with pytest.raises(WeightsError, match=r"written as \.caffemodel, \.h5"):
         transfer(tmp_path / "w.h5", tmp_path / "w.npz", Options())
@@ -168,10 +168,11 @@ def test_the_table_of_a_copy(base: Path, tmp_path: Path, decant: Decant) -> None
     assert "copied" in rows["conv"]
     assert "4x3x3x3 4" in rows["conv"]
     assert "left as its fillers make it; in the file fc_base 7x48 7 stands there" in rows["fc_new"]
-    assert rows["fresh"].split()[1:] == "left as its fillers make it; in the file gone 2x7 stands there 2x5".split()
+    assert "in the file gone 2x7 stands there" in rows["fresh"]
     assert values(tmp_path / "out.caffemodel").keys() == {"conv"}
     assert json.loads(decant("inspect", "net.prototxt", "-w", base, "--json").stdout)["weights"] == {
-        "loaded": ["conv"], "kept": ["fc_new", "fresh"], "unused": ["fc_base", "gone"], "wrong": [], "renamed": {"fc_new": "fc_base", "fresh": "gone"},
+        "loaded": ["conv"], "kept": ["fc_new", "fresh"], "unused": ["fc_base", "gone"], "wrong": [],
+        "renamed": {"fc_new": "fc_base", "fresh": "gone"},
     }  # fmt: skip
 
 
