@@ -9,10 +9,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +27,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Net = Annotated[Path, typer.Argument(help="A .prototxt.", show_default=False)]
+Net = Annotated[Path, typer.Argument(help="A .prototxt, or a .caffemodel, which carries its net.", show_default=False)]
 Weights = Annotated[Path | None, typer.Option("--weights", "-w", help="A .caffemodel, .caffemodel.h5 or .safetensors.", show_default=False)]
 Phase = Annotated[str, typer.Option(help="TRAIN or TEST.")]
 Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage of the net's state; may come several times.", show_default=False)]
 Level = Annotated[int, typer.Option(help="The level of the net's state.")]
 Shapes = Annotated[
     list[str] | None, typer.Option("--shape", help="blob=1,3,224,224: the shape of an input; may come several times.", show_default=False)
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Confine what files name (sources, means, entries of lists, snapshots) to this folder.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
@@ -49,25 +57,27 @@ def inspect(
     """Layers, shapes, parameters, multiply-adds; with weights, how they fit. Imports no torch."""
     from converters import summary
     from converters.resolution import refuse_empty, resolve
+    from prototxt import ShapeUnknown
+    from prototxt.binary import is_binary
+    from prototxt.models import read_model
 
-    graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
+    try:
+        graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
+    except ShapeUnknown as exc:
+        if not is_binary(net) or as_json:
+            raise
+        print(summary.weights_text(read_model(net)), end="")
+        print(f"note: {exc}")
+        raise typer.Exit(0) from None
     refuse_empty(graph, net)
     fit = summary.fit(graph, weights) if weights else None
     if as_json:
-        facts = summary.to_dict(graph)
-        if fit:
-            facts["weights"] = {"loaded": fit.loaded, "kept": fit.kept, "unused": fit.unused, "wrong": fit.wrong}
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(summary.to_dict(graph) | ({"weights": fit.to_dict()} if fit else {}), indent=1))
     else:
         print(summary.text(graph, _width()), end="")
         _print_notes(graph.notes)
         if fit:
-            print(f"\nweights: {len(fit.loaded)} layers fit by name, {len(fit.kept)} are missing, {len(fit.unused)} more are in the file")
-            for name, listed in (("missing", fit.kept), ("in the file only", fit.unused)):
-                if listed:
-                    print(f"  {name}: {', '.join(listed)}")
-            for problem in fit.wrong:
-                print(f"  does not fit: {problem}")
+            _print_fit(fit)
     raise typer.Exit(1 if fit and (fit.wrong or fit.kept) else 0)
 
 
@@ -127,10 +137,16 @@ def upgrade(
     target: Annotated[Path, typer.Argument(help="Where to write it as of today.", show_default=False)],
     solver: Annotated[bool, typer.Option("--solver", help="The file is a solver.")] = False,
 ) -> None:
-    """V0 and V1 nets, net-level inputs, old solver types -> today's form, as Caffe's own tools write it."""
+    """V0 and V1 nets, net-level inputs, old solver types -> today's form, as Caffe's own tools write it; a .caffemodel with its weights."""
     import prototxt
     from prototxt.files import write_file
 
+    if not solver and target.suffix == ".caffemodel":
+        from prototxt.models import read_model, write_model
+
+        write_model(target, read_model(source))
+        print(f"wrote {target}")
+        return
     message = prototxt.parse(source, kind="solver" if solver else "net")
     try:
         today = prototxt.upgrade(message)
@@ -138,6 +154,97 @@ def upgrade(
         raise type(exc)(f"{source}: {exc}") from exc
     write_file(target, prototxt.to_text(today))
     print(f"wrote {target}" + ("" if today != message else ": the file was of today already"))
+
+
+@app.command()
+def weights(
+    source: Annotated[Path, typer.Argument(help="A .caffemodel, .h5, .safetensors, .pt, or a solver state.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="What to write, by its suffix: one of these.", show_default=False)],
+    net: Annotated[Path | None, typer.Option(help="The prototxt whose layers the weights are for.", show_default=False)] = None,
+    phase: Phase = "TEST",
+    shape: Shapes = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="old=new: a layer of the file under another name; may come several times.", show_default=False)
+    ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Let the first layers take R G B where they took B G R, or the other way round.")] = False,
+    fold_mean: Annotated[
+        str | None, typer.Option(help="Put the mean into the first layers: 104,117,123 in the net's order, or a .binaryproto.", show_default=False)
+    ] = None,
+    fold_scale: Annotated[float, typer.Option(help="The factor behind the mean, likewise.")] = 1.0,
+    image: Annotated[str, typer.Option("--input", help="The blob of the image, if the net has several inputs.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Convert weights and solver states between formats; with --net, copy by layer name as Caffe does, and say what went where."""
+    from converters.transfer import Options, transfer
+
+    options = Options(net, phase.upper(), _shapes(shape), _pairs(rename), rgb, _mean(fold_mean), fold_scale, image)
+    done = transfer(source, target, options)
+    if as_json:
+        facts: dict[str, Any] = {"file": str(target), "layers": done.layers, "blobs": done.blobs, "values": done.values}
+        print(json.dumps(facts | ({"weights": done.fit.to_dict()} if done.fit else {}), indent=1))
+    else:
+        if done.fit:
+            _print_fit(done.fit)
+        print(f"wrote {target}: {done.blobs} blobs" + (f" of {done.layers} layers" if done.layers else "") + f", {done.values:,} values")
+    raise typer.Exit(0 if done else 1)
+
+
+@app.command()
+def dataset(
+    listing: Annotated[Path, typer.Argument(help="A list of pictures: `path label` a line.", show_default=False)],
+    database: Annotated[Path, typer.Argument(help="The folder of the new LMDB.", show_default=False)],
+    root_folder: Annotated[str, typer.Option(help="A prefix of every path in the list, as in Caffe.")] = "",
+    gray: Annotated[bool, typer.Option("--gray", help="One channel.")] = False,
+    resize: Annotated[str | None, typer.Option(help="height,width to which pictures are brought.", show_default=False)] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="In random order.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    encoded: Annotated[str, typer.Option(help="Keep pictures compressed: png, jpg, or same as the file.")] = "",
+    check_size: Annotated[bool, typer.Option("--check-size", help="Refuse a picture of another size than the first.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Pass over pictures that cannot be read, and name them.")] = False,
+    backend: Annotated[str, typer.Option(help="lmdb; LevelDBs are read, not written.")] = "lmdb",
+) -> None:
+    """A list of pictures becomes a database of Datum, as Caffe's convert_imageset makes it: whole, or not at all."""
+    from prototxt.data.tools import convert_imageset
+
+    if backend.lower() != "lmdb":
+        raise typer.BadParameter(f"{backend!r} is not written; write an LMDB, and `backend: LMDB` into the net", param_hint="--backend")
+    with _progress("pictures") as step:
+        done = convert_imageset(
+            listing,
+            database,
+            root_folder=root_folder,
+            gray=gray,
+            size=_size(resize),
+            shuffle=shuffle,
+            seed=seed,
+            encoded=encoded,
+            check_size=check_size,
+            skip=skip,
+            progress=step,
+        )
+    for problem in done.skipped:
+        print(f"passed over: {problem}")
+    print(f"wrote {database}: {done.written} records")
+    raise typer.Exit(1 if done.skipped else 0)
+
+
+@app.command()
+def mean(
+    database: Annotated[Path, typer.Argument(help="An LMDB or LevelDB of Datum.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The mean file, a .binaryproto.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """The mean over the records of a database, as Caffe's compute_image_mean computes it; and one value a channel."""
+    from prototxt.data.tools import compute_mean
+
+    with _progress("records") as step:
+        values = compute_mean(database, output, progress=step)
+    channels = [float(v) for v in values.mean((1, 2), dtype="float64")]
+    if as_json:
+        print(json.dumps({"file": str(output), "shape": list(values.shape), "channels": channels}, indent=1))
+    else:
+        print(f"wrote {output}: {' x '.join(map(str, values.shape))} (channels x height x width)")
+        print("mean_value: " + ", ".join(f"{v:.6g}" for v in channels))
 
 
 @app.command()
@@ -174,6 +281,23 @@ def _shapes(written: list[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _pairs(written: list[str] | None) -> dict[str, str]:
+    pairs = dict(item.partition("=")[::2] for item in written or [])
+    wrong = next((old for old, new in pairs.items() if not old or not new), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"{wrong!r} is not old=new", param_hint="--rename")
+    return pairs
+
+
+def _size(written: str | None) -> tuple[int, int] | None:
+    if written is None:
+        return None
+    sides = [int(s) for s in written.replace("x", ",").split(",") if s.strip().isdecimal()]
+    if len(sides) != 2 or min(sides) < 1:
+        raise typer.BadParameter(f"{written!r} is not height,width", param_hint="--resize")
+    return sides[0], sides[1]
+
+
 def _device(name: str) -> str:
     import torch
 
@@ -201,10 +325,40 @@ def _print_notes(notes: tuple[str, ...]) -> None:
         print(f"note: {note}")
 
 
+def _print_fit(fit: Any) -> None:
+    """The table of a copy by name, a summary, and what does not fit."""
+    print(f"\n{fit.text()}")
+    print(f"weights: {len(fit.loaded)} layers fit by name, {len(fit.kept)} are missing, {len(fit.unused)} more are in the file")
+    for problem in fit.wrong:
+        print(f"  does not fit: {problem}")
+
+
 def _width() -> int:
     import shutil
 
     return shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    """How many are done of how many: a bar on a terminal, a line every ten seconds elsewhere; both on stderr."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        last = [time.monotonic()]
+
+        def step(done: int, total: int) -> None:
+            if time.monotonic() - last[0] > 10:
+                last[0] = time.monotonic()
+                print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+        yield step
 
 
 @contextmanager
@@ -221,8 +375,34 @@ def _stage(text: str) -> Iterator[None]:
     print(f"{text}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
+def _confinable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option --root."""
+
+    @wraps(command)
+    def run(*args: Any, root: Path | None = None, **options: Any) -> None:
+        if root is not None:
+            from prototxt.files import confine
+
+            confine(root)
+        command(*args, **options)
+
+    plain = signature(command, eval_str=True)
+    last = Parameter("root", Parameter.KEYWORD_ONLY, default=None, annotation=Root)
+    run.__signature__ = plain.replace(parameters=[*plain.parameters.values(), last])  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | {"root": Root}
+    return run
+
+
+def _commands(of: typer.Typer) -> list[Any]:
+    """All commands, those of groups too."""
+    inner = [command for group in of.registered_groups if group.typer_instance for command in _commands(group.typer_instance)]
+    return [*of.registered_commands, *inner]
+
+
 def main() -> None:
     """Run the command line; every error that a user can cause ends in one message and status 2."""
+    for command in _commands(app):
+        command.callback = _confinable(command.callback)
     try:
         app()
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ The large caffemodel is VGG-16's, written to a temporary folder with random weig
 from __future__ import annotations
 
 import tempfile
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from measure import ROOT, in_process, medians, report
 
 import prototxt
 from converters.resolution import resolve
+from prototxt.message import new
 from prototxt.schema import caffe_pb2
+from prototxt.wire import Blob
 from prototxt.write_weights import write_caffemodel
 
 NETS = ROOT / "prototxt/nets"
@@ -34,7 +37,7 @@ def rounds(run, n):
         times.append((time.perf_counter() - start, time.process_time() - cpu)); del result
     return sorted(times)[len(times) // 2]
 def ours():
-    return float(sum(blob.array.sum() for layer in read_weights({path!r}) for blob in layer.blobs))
+    return float(sum(blob.view.sum() for layer in read_weights({path!r}) for blob in layer.blobs))
 def mapped():
     return read_weights({path!r})
 def theirs():
@@ -79,13 +82,12 @@ def parsing() -> list[tuple[str, str, str]]:
 def weights(folder: Path) -> list[tuple[str, str, str]]:
     graph = resolve(NETS / "vgg16.prototxt")
     generator = np.random.default_rng(0)
-    layers = []
-    for step in graph.steps:
-        plain = caffe_pb2.LayerParameter(name=step.name, type=step.type).SerializeToString()
-        layers.append((plain, [generator.standard_normal(p.blob.shape, dtype=np.float32) for p in step.params]))
+    blobs = [
+        [Blob(p.blob.shape, False, generator.standard_normal(prod(p.blob.shape), dtype=np.float32)) for p in step.params] for step in graph.steps
+    ]
     path = folder / "vgg16.caffemodel"
-    write_caffemodel(path, "VGG-16", layers)
-    del layers
+    write_caffemodel(path, new("NetParameter", name="VGG-16", layer=[step.spec for step in graph.steps]), blobs)
+    del blobs
     size = path.stat().st_size
     run = {way: in_process(CHILD.format(path=str(path), way=way, n=n)) for way, n in (("mapped", 9), ("ours", 5), ("theirs", 3))}
     module = in_process(MODULE_CHILD.format(net=str(NETS / "vgg16.prototxt"), path=str(path)))

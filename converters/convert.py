@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt import FileProblem, NetError
+from prototxt.binary import is_binary
 from prototxt.files import check_file, write_file
 from prototxt.net import read_net
 from prototxt.rules import State
@@ -54,7 +55,11 @@ class Conversion:
 def convert(
     prototxt: Path, weights: Path | None, folder: Path | None, options: Options, stage: Callable[[str], Any], show: Callable[[Graph], None]
 ) -> Conversion:
-    """Convert one net. `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known."""
+    """Convert one net; a .caffemodel as `prototxt` is its own weights.
+
+    `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known.
+    """
+    weights = weights or (prototxt if is_binary(prototxt) else None)
     source = read_net(prototxt, State(options.phase, options.level, options.stages))
     graph = graphs.resolve(source, options.shapes)
     refuse_empty(graph, prototxt)
@@ -98,7 +103,7 @@ def convert(
             measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
     notes += _weights_notes(copied, weights, options.seed)
     notes += ["BatchNorm's statistics come from one training pass over random inputs"] if warmed else []
-    sources = proof.names_of([prototxt, *([weights] if weights else [])])
+    sources = proof.names_of([prototxt, *([weights] if weights not in (None, prototxt) else [])])
     card = proof.ProofCard(
         name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes)
     )

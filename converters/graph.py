@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from math import prod
 from typing import Any, NamedTuple, cast
 
-from prototxt import Message, NetError, UnsupportedLayer
+from prototxt import Message, NetError, ShapeUnknown, UnsupportedLayer
 from prototxt.data.fillers import check as check_filler
 from prototxt.net import Layer, Net, Param
 from prototxt.rules import State
@@ -56,6 +56,7 @@ class Step:
     blocked: tuple[bool, ...]
     params: tuple[StepParam, ...]
     rule: Rule
+    spec: Message | None = None  # the layer's definition; none of a step that no layer stands for
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -178,8 +179,8 @@ class _Builder:
         """Add one layer, under the name `key` of its submodule; NetError with its place."""
         try:
             self._add(layer, rule, key)
-        except UnsupportedLayer as exc:
-            raise UnsupportedLayer(f"{layer}: {exc}") from None
+        except (UnsupportedLayer, ShapeUnknown) as exc:
+            raise type(exc)(f"{layer}: {exc}") from None
         except NetError as exc:
             raise NetError(f"{layer}: {exc}") from None
 
@@ -209,7 +210,7 @@ class _Builder:
         blocked = tuple(not p for p in layer.spec.propagate_down) or (False,) * len(bottoms)
         if self.net.force_backward:
             blocked = (False,) * len(bottoms)
-        self.steps.append(Step(layer.name, layer.type, key, layer.place, made, bottoms, shapes, new, weights, blocked, params, rule))
+        self.steps.append(Step(layer.name, layer.type, key, layer.place, made, bottoms, shapes, new, weights, blocked, params, rule, layer.spec))
 
     def _bottoms(self, layer: Layer) -> tuple[Value, ...]:
         for bottom in layer.bottoms:
@@ -277,12 +278,13 @@ class _Builder:
         return (name,)
 
     def _feed(self, layer: Layer, made: Inputs) -> None:
+        batch = next((self.given[top][0] for top in layer.tops if self.given.get(top)), None) if layer.type != "Input" else None
         for top, shape in zip(layer.tops, made.tops, strict=True):
             if top in self.current:
                 raise NetError(f"the blob {top!r} is made by an earlier layer already")
-            known = self.given.get(top, shape)
+            known = self.given.get(top, (batch, *shape[1:]) if batch is not None and shape else shape)  # a layer's tops have one batch size
             if known is None:
-                raise NetError(f"the shape of {top!r} stands in the data, which are not at hand; give it: --shape {top}=N,C,H,W")
+                raise ShapeUnknown(f"the shape of {top!r} stands in the data, which are not at hand; give it: --shape {top}=N,C,H,W")
             _check_shapes([known])
             value = self.current[top] = Value(top)
             self.values[value] = known
@@ -318,6 +320,7 @@ class _Builder:
         if len(specs) > len(recipe.blobs):
             raise NetError(f"{len(specs)} param for a layer of {len(recipe.blobs)} parameter blobs; remove those too many")
         params = []
+        _check_shapes([blob.shape for blob in recipe.blobs], "a parameter")
         for i, blob in enumerate(recipe.blobs):
             spec = specs[i] if i < len(specs) else Param()
             if blob.filler is not None:
@@ -414,12 +417,12 @@ def _check_fields(spec: Tracked) -> None:
         )
 
 
-def _check_shapes(shapes: Sequence[Shape]) -> None:
+def _check_shapes(shapes: Sequence[Shape], what: str = "a top") -> None:
     for shape in shapes:
         if len(shape) > MAX_AXES:
-            raise NetError(f"a top of {len(shape)} axes; a blob has at most {MAX_AXES}")
+            raise NetError(f"{what} of {len(shape)} axes; a blob has at most {MAX_AXES}")
         if any(d < 0 for d in shape) or prod(shape) > MAX_COUNT:
-            raise NetError(f"a top of shape {list(shape)} is no blob: axes are not negative, and the count stays below 2^31")
+            raise NetError(f"{what} of shape {list(shape)} is no blob: axes are not negative, and the count stays below 2^31")
 
 
 def _loss_weights(layer: Layer, rule: Rule, tops: int) -> tuple[float, ...]:

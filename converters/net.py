@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor, fx
 
 from prototxt import Message, NetError
+from prototxt.binary import is_binary
 
 from . import weights as files
 from .graph import Graph, Value
+from .labels import check_fed
 from .resolution import resolve
 from .to_torch import BlobRecorder, Built, to_torch
 
@@ -45,7 +47,10 @@ class CaffeNet:
         return self.module(*inputs)
 
     def blobs(self, inputs: Mapping[str, Tensor]) -> Blobs:
-        """Every blob of one pass, by name; a blob written in place holds its last value. NetError if an input is missing."""
+        """Every blob of one pass, by name; a blob written in place holds its last value.
+
+        NetError if an input is missing; DataError with the sample if a label on the CPU is none of the classes.
+        """
         missing = [name for name in self.graph.inputs if name not in inputs]
         known = {top for layer in self.graph.data_layers for top in layer.tops}
         foreign = [name for name in inputs if name not in known]
@@ -55,7 +60,8 @@ class CaffeNet:
         empty = [name for name in self.graph.inputs if inputs[name].numel() == 0]
         if empty:
             raise NetError(f"the input {empty[0]!r} of shape {list(inputs[empty[0]].shape)} holds no values")
-        recorded = BlobRecorder(self.built).record(inputs[name] for name in self.graph.inputs)
+        check_fed(self.graph, {name: tensor.detach().float().numpy() for name, tensor in inputs.items() if tensor.device.type == "cpu"})
+        recorded = BlobRecorder(self.built, self.graph).record(inputs[name] for name in self.graph.inputs)
         fed = {Value(name): inputs[name] for name in self.graph.unused if name in inputs}
         return Blobs(self.graph, recorded | fed)
 
@@ -91,8 +97,13 @@ def load(
     level: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> CaffeNet:
-    """The net of a prototxt as a torch module. Without weights it is filled by its fillers, from torch's generator."""
+    """The net of a prototxt as a torch module. Without weights it is filled by its fillers, from torch's generator.
+
+    A .caffemodel in its place gives the net that it carries, and its weights.
+    """
     net = build(resolve(prototxt, phase, stages, level, shapes))
+    if weights is None and not isinstance(prototxt, Message) and is_binary(prototxt):
+        weights = prototxt
     if weights is not None:
         net.load(weights)
     return net

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from prototxt import NetError
 
 from .graph import Graph, Step, Value
+from .labels import labels_of
 from .modules.sharing import SharedParameters
 from .names import identifiers
 
@@ -106,9 +107,11 @@ def _call(step: Step, wired: fx.Graph, env: dict[Value, fx.Node], names: Mapping
 class BlobRecorder(fx.Interpreter):
     """Runs a graph module and keeps the value of every blob version, by the nodes that hold them."""
 
-    def __init__(self, built: Built) -> None:
+    def __init__(self, built: Built, graph: Graph | None = None) -> None:
         super().__init__(built.module)
+        self.extra_traceback = False  # our errors say where
         self.nodes, self.seen = built.nodes, dict[Value, Tensor]()
+        self.labels = {step.key: labels_of(step) for step in graph.steps} if graph is not None else {}
 
     def run_node(self, n: fx.Node) -> object:
         """Run one node, and keep its value if it is a blob."""
@@ -117,6 +120,9 @@ class BlobRecorder(fx.Interpreter):
         except (RuntimeError, IndexError, ValueError) as exc:
             inputs = cast(tuple[object, ...], self.map_nodes_to_values(n.args, n))
             shapes = [list(v.shape) for v in inputs if isinstance(v, Tensor)]
+            labels = self.labels.get(str(n.target))
+            if labels is not None and isinstance(inputs[1], Tensor):
+                labels.check(inputs[1].detach().cpu().numpy())  # says which sample it is, if that is the cause
             raise NetError(f"layer {n.target!r} does not take blobs of shape {shapes}: {str(exc).splitlines()[0]}") from exc
         if n.name in self.nodes:
             self.seen[self.nodes[n.name]] = result

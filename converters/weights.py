@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 from prototxt import Message, WeightsError
 from prototxt.data import fillers
 from prototxt.files import atomic_path, check_file
-from prototxt.weights import LayerBlobs, Weights, fits, read_into, read_weights
+from prototxt.message import new
+from prototxt.models import Model, ModelLayer, write_wire
+from prototxt.weights import LayerBlobs, Weights, fits, read_weights
 from prototxt.wire import Blob
-from prototxt.write_weights import write_caffemodel
 
 from .graph import Graph, Step
 from .to_torch import held
@@ -71,17 +74,20 @@ def _in_shape(tensor: Tensor, step: Step, i: int) -> Tensor:
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
-def load(graph: Graph, module: nn.Module, source: str | Path | Mapping[str, Sequence[Any]]) -> Copied:
-    """Copy weights from a .caffemodel, .h5 or .safetensors file, or {layer: [arrays]}, into the module.
+def load(graph: Graph, module: nn.Module, source: str | Path | Weights | Mapping[str, Sequence[Any]]) -> Copied:
+    """Copy weights from a .caffemodel, .h5, .safetensors or .pt file, from one already read, or {layer: [arrays]}, into the module.
 
     Layers that one side lacks are passed over, as in Caffe. WeightsError names the layer and both shapes where they differ, and
     refuses a file that has no layer in common with the net. Conformance: formats/weights_*.
     """
+    if isinstance(source, Weights):
+        return _copy(graph, module, source)
     if isinstance(source, Mapping):
         return _copy(graph, module, _from_arrays(source))
     path = check_file(source)
-    if path.suffix == ".safetensors":
-        return _load_safetensors(graph, module, path)
+    reader = _NAMED.get(path.suffix)
+    if reader is not None:
+        return reader(graph, module, path)
     return _copy(graph, module, read_weights(path))
 
 
@@ -136,14 +142,13 @@ def _copy_layer(step: Step, module: nn.Module, layer: LayerBlobs, weights: Weigh
             raise WeightsError(
                 f"{where}: blob {i} ({step.params[i].blob.name}) has shape {list(blob.shape)}, in the net {list(shape)} ({step.place})"
             )
-        _write(_tensor(step, module, i), weights.path, blob)
+        _write(_tensor(step, module, i), blob)
 
 
-def _write(tensor: Tensor, path: Path, blob: Blob) -> None:
+def _write(tensor: Tensor, blob: Blob) -> None:
     target = tensor.detach()
     if target.device.type == "cpu" and target.dtype == torch.float32 and target.is_contiguous():
-        array = target.numpy()
-        read_into(path, blob, array.reshape(blob.shape) if array.size else array)
+        blob.read_into(target.numpy())
     else:
         target.copy_(torch.from_numpy(np.array(blob.array, dtype=np.float32)).reshape(target.shape))
 
@@ -153,37 +158,70 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _load_safetensors(graph: Graph, module: nn.Module, path: Path) -> Copied:
-    """By the module's own names; as strict about shapes as Caffe is, as lenient about what one side lacks."""
     from safetensors import SafetensorError, safe_open
 
-    own = module.state_dict()
     try:
         with safe_open(path, framework="pt") as f:
-            stored = set(f.keys())
-            shared = stored & own.keys()
-            if stored and own and not shared:
-                raise WeightsError(f"{path}: none of its tensors ({_some(sorted(stored))}) has a name of the net's; these are weights of another net")
-            for key in sorted(shared):
-                tensor = f.get_tensor(key)
-                if tensor.shape != own[key].shape:
-                    raise WeightsError(f"{path}: {key} has shape {list(tensor.shape)}, in the net {list(own[key].shape)}")
-                own[key].detach().copy_(tensor)
+            return _copy_named(graph, module, path, {key: partial(f.get_tensor, key) for key in f.keys()})  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError) as exc:
         raise WeightsError(f"{path}: no safetensors file, or a damaged one: {exc}") from exc
+
+
+def _load_state_dict(graph: Graph, module: nn.Module, path: Path) -> Copied:
+    """A state_dict as torch.save writes it, by torch's reader that makes tensors and nothing else of a file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = next((entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED), None)
+        if packed:
+            raise WeightsError(f"{path}: {packed} is compressed, which torch.save never does; it might unfold to any size")
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as exc:  # whatever torch's reader finds
+        raise WeightsError(f"{path}: no state_dict that torch reads without running code: {str(exc).splitlines()[0][:200]}") from exc
+    if not isinstance(stored, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items()):
+        raise WeightsError(f"{path}: holds something else than tensors by name; save net.module.state_dict()")
+    return _copy_named(graph, module, path, {key: partial(_itself, tensor) for key, tensor in stored.items()})
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _copy_named(graph: Graph, module: nn.Module, path: Path, stored: Mapping[str, Callable[[], Tensor]]) -> Copied:
+    """By the module's own names; as strict about shapes as Caffe is, as lenient about what one side lacks."""
+    own = module.state_dict()
+    shared = stored.keys() & own.keys()
+    if stored and own and not shared:
+        raise WeightsError(f"{path}: none of its tensors ({_some(sorted(stored))}) has a name of the net's; these are weights of another net")
+    for key in sorted(shared):
+        tensor = stored[key]()
+        if tensor.shape != own[key].shape:
+            raise WeightsError(f"{path}: {key} has shape {list(tensor.shape)}, in the net {list(own[key].shape)}")
+        own[key].detach().copy_(tensor)
     loaded = tuple(step.name for step in graph.steps if step.params and any(key.startswith(f"{step.key}.") for key in shared))
     kept = tuple(step.name for step in graph.steps if step.params and step.name not in loaded)
-    return Copied(loaded, kept, tuple(sorted(stored - shared)))
+    return Copied(loaded, kept, tuple(sorted(stored.keys() - shared)))
+
+
+_NAMED = {".pt": _load_state_dict, ".pth": _load_state_dict, ".safetensors": _load_safetensors}  # files with the module's own names
 
 
 # Saving ---------------------------------------------------------------------------------------------------------------
 
 
 def save(graph: Graph, module: nn.Module, path: str | Path) -> None:
-    """Write the parameters as .caffemodel (with the net's layers, for real Caffe), .h5 or .safetensors, by the suffix."""
+    """Write the parameters as .caffemodel (with the net's layers, for real Caffe), .h5, .safetensors or .pt, by the suffix."""
     path = Path(path)
-    writers = {".caffemodel": _save_caffemodel, ".h5": _save_hdf5, ".safetensors": _save_safetensors}
+    writers = {
+        ".caffemodel": _save_caffemodel,
+        ".h5": _save_hdf5,
+        ".pt": _save_state_dict,
+        ".pth": _save_state_dict,
+        ".safetensors": _save_safetensors,
+    }
     if path.suffix not in writers:
-        raise WeightsError(f"{path}: weights are written as .caffemodel, .h5 or .safetensors, not {path.suffix or 'without a suffix'!r}")
+        raise WeightsError(f"{path}: weights are written as .caffemodel, .h5, .safetensors or .pt, not {path.suffix or 'without a suffix'!r}")
     with atomic_path(path) as temporary:
         writers[path.suffix](graph, module, temporary)
 
@@ -193,16 +231,17 @@ def _arrays(graph: Graph, module: nn.Module) -> Iterator[tuple[Step, list[np.nda
         yield step, [_in_shape(_tensor(step, module, i), step, i).detach().cpu().float().numpy() for i in range(len(step.params))]
 
 
-def _save_caffemodel(graph: Graph, module: nn.Module, path: Path) -> None:
-    from prototxt.schema import caffe_pb2
-
-    layers = []
+def model_of(graph: Graph, module: nn.Module, path: Path) -> Model:
+    """The layers and their blobs, so that a file of them alone is the net, as Caffe's snapshots are."""
+    layers = [ModelLayer(data.layer.spec) for data in graph.data_layers]
     for step, arrays in _arrays(graph, module):
-        plain = caffe_pb2.LayerParameter(name=step.name, type=step.type)
-        plain.bottom.extend(b.blob for b in step.bottoms)
-        plain.top.extend(t.blob for t in step.tops)
-        layers.append((plain.SerializeToString(), arrays))
-    write_caffemodel(path, graph.name, layers)
+        if step.spec is not None:
+            layers.append(ModelLayer(step.spec, tuple(Blob(array.shape, False, array.reshape(-1)) for array in arrays)))
+    return Model(path, new("NetParameter", name=graph.name or None), tuple(layers))
+
+
+def _save_caffemodel(graph: Graph, module: nn.Module, path: Path) -> None:
+    write_wire(path, model_of(graph, module, path))
 
 
 def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:
@@ -220,5 +259,12 @@ def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:
 def _save_safetensors(graph: Graph, module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt", "net": graph.name})
+    save_file(_tensors(module), path, metadata={"format": "pt", "net": graph.name})
+
+
+def _save_state_dict(graph: Graph, module: nn.Module, path: Path) -> None:
+    torch.save(_tensors(module), path)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}

@@ -17,6 +17,7 @@ from .errors import (
     FileProblem,
     FormatError,
     NetError,
+    ShapeUnknown,
     SolverError,
     TaskError,
     UnsupportedLayer,
@@ -28,7 +29,7 @@ from .text import parse, parse_text, to_text
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
-    from .data.batches import batches
+    from .data.layer_batches import batches
 
 __all__ = [
     "CaffeTextError",
@@ -38,6 +39,7 @@ __all__ = [
     "FormatError",
     "Message",
     "NetError",
+    "ShapeUnknown",
     "SolverError",
     "TaskError",
     "UnsupportedLayer",
@@ -55,6 +57,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # what reads data needs numpy, and parsing does not
     if name != "batches":
         raise AttributeError(f"module 'prototxt' has no attribute {name!r}")
-    from .data.batches import batches
+    from .data.layer_batches import batches
 
     return batches

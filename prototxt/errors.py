@@ -9,6 +9,7 @@ DecantError                  everything that a user can cause, in any of our pac
   UpgradeError               a V0 or V1 file that has no meaning as a net of today
   NetError                   a net that Caffe refuses: rules, wiring, shapes, parameters
     UnsupportedLayer         a layer type without a rule
+    ShapeUnknown             a data layer whose shapes stand in data that are not at hand
   SolverError                a solver that Caffe refuses
   TaskError                  a task, a head or a loss that cannot be
 """
@@ -56,6 +57,10 @@ class NetError(DecantError):
 
 class UnsupportedLayer(NetError):
     """One or more layers whose type has no rule."""
+
+
+class ShapeUnknown(NetError):
+    """A data layer whose shapes stand in data that are not at hand."""
 
 
 class SolverError(DecantError):

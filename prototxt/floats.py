@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import struct
 
+NAN = float("nan")  # one object, so that two messages that hold it are equal
+
 
 def shortest(value: float) -> float:
     """0.10000000149011612 -> 0.1; what is too large for float32 becomes infinite, what is too small zero."""
+    if value != value:
+        return NAN
     if value == 0 or (len(repr(value)) <= 8 and 1e-30 < abs(value) < 1e30):
         return value  # seven digits survive float32
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .binary import as_filtered, is_binary, read_definition
 from .errors import NetError
 from .message import Message
 from .rules import State, included
@@ -55,12 +56,16 @@ class Net:
 
 
 def read_net(path: str | Path, state: State | None = None) -> Net:
-    """The net in a prototxt, for `state`."""
+    """The net in a prototxt, for `state`; or the one that a .caffemodel carries, which its writer has filtered already."""
+    if is_binary(path):
+        return net_of(read_definition(path), state, source=str(path), folder=Path(path).parent, filtered=True)
     text = read_text(path)
     return net_of(parse_text(text, "net", path), state, source=str(path), text=text, folder=Path(path).parent)
 
 
-def net_of(message: Message, state: State | None = None, *, source: str = "net", text: str = "", folder: Path | None = None) -> Net:
+def net_of(
+    message: Message, state: State | None = None, *, source: str = "net", text: str = "", folder: Path | None = None, filtered: bool = False
+) -> Net:
     """The net of a message, upgraded and filtered; `source` and `text` give the places in error messages."""
     try:
         message = upgrade(message)
@@ -70,6 +75,8 @@ def net_of(message: Message, state: State | None = None, *, source: str = "net",
         raise type(exc)(f"{source}: {exc}") from exc
     if message.has("layers"):
         raise NetError(f"{source}: `layers` could not be upgraded")
+    if filtered:
+        message = as_filtered(message)
     state = state or State()
     state = State(state.phase, state.level, (*message.state.stage, *state.stages))
     lines = _lines(text, [layer.at for layer in message.layer])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SolverError
-from .files import find_file
+from .files import find_file, inside
 from .message import Message
 from .net import Net, net_of
 from .rules import State
@@ -66,6 +66,7 @@ def read_solver(path: str | Path) -> SolverSettings:
     try:
         message = upgrade(parse(path, kind="solver"))
         _check(message)
+        inside(Path(message.snapshot_prefix or "."))
         tests = _test_nets(message, path.parent)
         return SolverSettings(
             train=_train_net(message, path.parent),

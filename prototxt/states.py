@@ -59,7 +59,7 @@ def write_state(path: str | Path, state: SolverState) -> None:
 
 def _read_binary(path: Path, data: bytes) -> SolverState:
     wire = Wire(data, path, WeightsError, ".solverstate")
-    numbers, net = {1: 0, 4: 0}, ""
+    numbers, net = {1: -1, 4: 0}, ""
     blobs: list[Blob] = []
     for number, kind, at, end in wire.fields(0, len(data)):
         if number in numbers and kind == VARINT:
@@ -68,6 +68,8 @@ def _read_binary(path: Path, data: bytes) -> SolverState:
             net = wire.text(at, end)
         elif number == 3 and kind == BYTES:
             blobs.append(wire.blob(at, end, f"history {len(blobs)}"))
+    if numbers[1] == -1:
+        raise WeightsError(f"{path}: tells no iteration, so not a state that Caffe wrote")
     history = tuple(np.asarray(blob.values, np.float32) for blob in blobs)
     return _checked(path, SolverState(numbers[1], net, numbers[4], history, tuple(blob.legacy for blob in blobs)))
 

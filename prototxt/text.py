@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .errors import CaffeTextError
 from .files import TEXT_LIMIT, read_file
-from .floats import shortest
+from .floats import NAN, shortest
 from .message import Message, Word
 from .schema import INTEGERS, UNKNOWN, Field, Kind, kind
 
@@ -79,6 +79,7 @@ class _Reader:
 
     def __init__(self, text: str, path: str | Path) -> None:
         self.text, self.path = text, path
+        self._depth = 0  # of messages around the place where the careful half is
 
     # The fast half ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class _Reader:
         while pos < end:
             m = step(text, pos)
             if m is None:
+                self._depth = len(stack)
                 pos, opened = self._careful(pos, message)
                 if opened is None:
                     continue
@@ -195,19 +197,23 @@ class _Reader:
     def _nested(self, pos: int, after: int, opener: str, field: Field | None) -> tuple[Message, int]:
         """A message inside a list, with all that is in it."""
         inner = self._inner(field, pos, pos)
-        stack = [(inner, _CLOSER[opener])]
+        stack: list[tuple[Message, str]] = []
+        opened: tuple[Message, str] | None = (inner, _CLOSER[opener])
         pos = after
-        while stack:
-            _, token, after = self._token(pos)
-            if token == stack[-1][1]:
-                stack.pop()
-                pos = after
-                continue
-            pos, opened = self._careful(pos, stack[-1][0])
+        while opened or stack:
             if opened is not None:
                 stack.append(opened)
-            if len(stack) > DEPTH_LIMIT:
-                self._fail(pos, f"messages nest more than {DEPTH_LIMIT} deep")
+                self._depth += 1
+                if self._depth > DEPTH_LIMIT:
+                    self._fail(pos, f"messages nest more than {DEPTH_LIMIT} deep")
+            _, token, after = self._token(pos)
+            opened = None
+            if token == stack[-1][1]:
+                stack.pop()
+                self._depth -= 1
+                pos = after
+            else:
+                pos, opened = self._careful(pos, stack[-1][0])
         return inner, pos
 
     def _value(self, pos: int, field: Field | None, name: str) -> tuple[Any, int]:
@@ -357,7 +363,7 @@ def _wrong(field: Field, token: str) -> NoReturn:
 
 _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:(?:0|[1-9][0-9]*|[0-9]+(?=\.)(?<!^0\d))(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
-_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
+_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": NAN}
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 
 
@@ -384,7 +390,7 @@ def _float_of(token: str) -> float:
     sign, digits = (-1.0, token[1:]) if token[:1] == "-" else (1.0, token)
     special = _SPECIAL.get(digits.lower())
     if special is not None:
-        return sign * special
+        return sign * special if special is not NAN else NAN
     if not _FLOAT.fullmatch(digits) or re.match(r"0[0-9]", digits):
         raise _Problem
     return sign * float(digits.rstrip("fF"))

@@ -1,14 +1,13 @@
 """Weights: .caffemodel, .caffemodel.h5, and what is in them, without copying.
 
-A .caffemodel is a NetParameter on the wire. Only tags and lengths are walked; the values stay in the mapped file and are seen
-through numpy views, or read straight into their destination. The cost is per blob, not per byte. Handles V0, V1 and V2
-layers, legacy 4-D shapes, packed, unpacked and split fields, double, and NVIDIA's raw_data (fp16 too). Conformance: formats/weights_*.
+A .caffemodel is a NetParameter on the wire. Only tags and lengths are walked; the values stay in the file until they are asked for: seen
+through the mapped file (`Blob.view`), or read straight into their destination, as Decant's own commands do, since a mapped file that
+becomes shorter would end the interpreter. The cost is per blob, not per byte. Handles V0, V1 and V2 layers, legacy 4-D shapes, packed, unpacked and split fields, double, and
+NVIDIA's raw_data (fp16 too). Conformance: formats/weights_*.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import FileProblem, WeightsError
-from .files import check_file
+from .errors import WeightsError
+from .files import FileBytes, check_file
 from .h5 import floats, member, opened
 from .wire import BYTES, Blob, Wire
 
@@ -50,33 +49,10 @@ class Weights:
 def read_weights(path: str | Path) -> Weights:
     """The weights in a .caffemodel or .h5, told apart by content. WeightsError names the place of any damage."""
     path = check_file(path)
-    try:
-        with open(path, "rb") as f:
-            head = f.read(len(HDF5_MAGIC))
-            if head == HDF5_MAGIC:
-                return _read_hdf5(path)
-            size = os.fstat(f.fileno()).st_size
-            if size == 0:
-                return Weights(path, ())  # a message without fields: valid, and holds nothing
-            data = mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ)
-    except OSError as exc:
-        raise FileProblem(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    return _net(Wire(data, path, WeightsError, ".caffemodel"), path)
-
-
-def read_into(path: Path, blob: Blob, target: np.ndarray[Any, Any]) -> None:
-    """Copy a blob into a contiguous float32 array: by a read into its memory where possible, which maps no pages of the file."""
-    if blob.span is None or target.dtype != np.float32 or not target.flags.c_contiguous:
-        target[...] = blob.array.reshape(target.shape)
-        return
-    view = memoryview(target.reshape(-1).data).cast("B")
-    with open(path, "rb", buffering=0) as f:
-        offset, done = blob.span[0], 0
-        while done < len(view):
-            got = os.preadv(f.fileno(), [view[done:]], offset + done)
-            if got <= 0:
-                raise WeightsError(f"{path}: the file became shorter while it was read")
-            done += got
+    data = FileBytes(path, WeightsError)
+    if data[: len(HDF5_MAGIC)] == HDF5_MAGIC:
+        return _read_hdf5(path)
+    return _net(Wire(data, path, WeightsError, ".caffemodel"), path)  # an empty file is a message without fields: valid
 
 
 # The wire -------------------------------------------------------------------------------------------------------------

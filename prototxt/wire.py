@@ -1,4 +1,4 @@
-"""Protobuf's wire format, walked without copying: tags and lengths are read, values stay where they are.
+"""Protobuf's wire format, walked without copying: tags and lengths are read, values stay where they are until they are asked for.
 
 What a damaged or hostile file could do is bounded here: lengths are checked against what is left before anything is made of them,
 groups nest no deeper than 100, a shape has no more than 32 axes, and values take no more room than in the file.
@@ -6,7 +6,6 @@ groups nest no deeper than 100, a shape has no more than 32 axes, and values tak
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .errors import FormatError
+from .files import FileBytes
 
 Array = np.ndarray[Any, Any]
 Span = tuple[int, int]  # offset and length in the file
@@ -24,24 +24,65 @@ _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Values that stand side by side in a file, `stride` bytes from one to the next; read anew each time."""
+
+    file: FileBytes
+    at: int
+    count: int
+    dtype: str
+    stride: int
+
+    def read(self) -> Array:
+        """The values, flat. The file's error if it became shorter."""
+        width = int(self.dtype[-1])
+        out: Array = np.empty(max(0, (self.count - 1) * self.stride + width), np.uint8)
+        self.file.read_into(out.data, self.at)
+        return np.ndarray((self.count,), self.dtype, out.data, 0, (self.stride,))
+
+    def view(self) -> Array:
+        """The values, flat and read-only, where they stand: no copy is made."""
+        return np.ndarray((self.count,), self.dtype, self.file.mapped() if self.count else b"", self.at if self.count else 0, (self.stride,))
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
-    """One blob of a file. `legacy` shapes are 4-D num x channels x height x width."""
+    """One blob of a file. `legacy` shapes are 4-D num x channels x height x width; `held` are its values, flat, or where to read them."""
 
     shape: tuple[int, ...]
     legacy: bool
-    array: Array  # flat; a view of the file's bytes where the file allows it
-    span: Span | None = None  # of the values in the file, where they are one float32 run
+    held: Array | Run
+
+    @property
+    def array(self) -> Array:
+        """The values, flat: float32, float64 or float16; read now, if they are in a file."""
+        return self.held.read() if isinstance(self.held, Run) else self.held
 
     @property
     def values(self) -> Array:
-        """The values in their shape: float32, float64 or float16, read-only."""
+        """The values in their shape."""
         return self.array.reshape(self.shape)
+
+    @property
+    def view(self) -> Array:
+        """The values in their shape without a copy, read-only, seen through the mapped file; it must not be cut while the view is in use."""
+        return (self.held.view() if isinstance(self.held, Run) else self.held).reshape(self.shape)
+
+    def read_into(self, target: Array) -> None:
+        """Copy the values into an array of their count: read straight into its memory where it is float32 as they are."""
+        run = self.held
+        if not target.size:
+            return
+        if isinstance(run, Run) and run.dtype == "<f4" and run.stride == 4 and target.dtype == np.float32 and target.flags.c_contiguous:
+            run.file.read_into(memoryview(target.reshape(-1).data).cast("B"), run.at)
+        else:
+            target[...] = self.array.reshape(target.shape)
 
 
 class Wire:
-    """Bytes, or a mapped file, that hold a message. `place` and `kind` are for the errors, which are of the class `error`."""
+    """Bytes, or those of a file, that hold a message. `place` and `kind` are for the errors, which are of the class `error`."""
 
-    def __init__(self, data: bytes | mmap.mmap, place: object, error: type[FormatError], kind: str) -> None:
+    def __init__(self, data: bytes | FileBytes, place: object, error: type[FormatError], kind: str) -> None:
         self.data, self.place, self.error, self.kind = data, place, error, kind
 
     def fields(self, at: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
@@ -112,7 +153,13 @@ class Wire:
 
     def int32(self, at: int, stop: int) -> int:
         """The signed number at `at`."""
-        return _signed(self.varint(at, stop)[0], 32)
+        return signed(self.varint(at, stop)[0], 32)
+
+    def array(self, at: int, count: int, dtype: str, stride: int) -> Array | Run:
+        """Values that stand side by side: a view of the bytes, or where to read them in the file."""
+        if isinstance(self.data, FileBytes):
+            return Run(self.data, at, count, dtype, stride)
+        return np.ndarray((count,), dtype, self.data, at, (stride,))
 
     def text(self, at: int, end: int) -> str:
         """The string between `at` and `end`; bytes that are not UTF-8 survive."""
@@ -146,25 +193,27 @@ class Wire:
         if len(shape) > MAX_AXES or any(d < 0 for d in shape) or prod(shape) > MAX_COUNT:
             raise self.error(f"{self.place}: {what}: {list(shape)} is no shape of a blob")
         found = doubles if doubles.count else floats  # double_data wins, as in Caffe
-        array, span = self._raw(*raw, raw_type, what) if raw is not None and not found.count else found.joined()
-        if prod(shape) != array.size:
-            raise self.error(f"{self.place}: {what}: a blob of shape {list(shape)} holds {array.size:,} values, not {prod(shape):,}")
-        return Blob(shape, bool(legacy), array, span)
+        held = self._raw(*raw, raw_type, what) if raw is not None and not found.count else found.joined()
+        count = held.count if isinstance(held, Run) else held.size
+        if prod(shape) != count:
+            raise self.error(f"{self.place}: {what}: a blob of shape {list(shape)} holds {count:,} values, not {prod(shape):,}")
+        return Blob(shape, bool(legacy), held)
 
-    def _raw(self, at: int, length: int, raw_type: int, what: str) -> tuple[Array, None]:
+    def _raw(self, at: int, length: int, raw_type: int, what: str) -> Array | Run:
         """NVIDIA's raw_data: doubles, floats or halves as bytes."""
         if raw_type not in _RAW_TYPES:
             raise self.error(f"{self.place}: {what}: raw_data of type {raw_type}; only double, float and half are known")
-        dtype = np.dtype(_RAW_TYPES[raw_type])
-        if length % dtype.itemsize:
-            raise self.error(f"{self.place}: {what}: {length} bytes of raw_data, not a multiple of {dtype.itemsize}")
-        return np.ndarray((length // dtype.itemsize,), dtype, self.data, at), None
+        dtype = _RAW_TYPES[raw_type]
+        width = int(dtype[-1])
+        if length % width:
+            raise self.error(f"{self.place}: {what}: {length} bytes of raw_data, not a multiple of {width}")
+        return self.array(at, length // width, dtype, width)
 
     def _dims(self, start: int, stop: int, dims: list[int]) -> None:
         for number, wire, at, end in self.fields(start, stop):
             while number == 1 and wire in (VARINT, BYTES) and at < end:
                 value, at = self.varint(at, end)
-                dims.append(_signed(value, 64))
+                dims.append(signed(value, 64))
                 if len(dims) > MAX_AXES:
                     self.damaged(at, f"a shape of more than {MAX_AXES} axes")
 
@@ -197,25 +246,27 @@ class Values:
         self._parts.append((at, count, stride))
         self.count += count
         if len(self._parts) >= 4096:
-            self._pieces.append(np.concatenate(self._views()))
+            self._pieces.append(np.concatenate([_now(part) for part in self._views()]))
             self._parts.clear()
 
-    def _views(self) -> list[Array]:
+    def _views(self) -> list[Array | Run]:
         dtype = "<f4" if self.width == 4 else "<f8"
-        return [np.ndarray((count,), dtype, self.wire.data, at, (stride,)) for at, count, stride in self._parts]
+        return [self.wire.array(at, count, dtype, stride) for at, count, stride in self._parts]
 
-    def joined(self) -> tuple[Array, Span | None]:
-        """All values, flat, and their span if they are one float32 run: then the array is a view."""
+    def joined(self) -> Array | Run:
+        """All values, flat; not copied, nor read from their file, where they are one run."""
         views = [*self._pieces, *self._views()]
-        if len(views) != 1:
-            return (np.concatenate(views) if views else np.empty(0, "<f4" if self.width == 4 else "<f8")), None
-        if not self._parts:
-            return views[0], None
-        at, count, stride = self._parts[0]
-        return views[0], (at, count * 4) if stride == 4 else None
+        if len(views) == 1:
+            return views[0]
+        return np.concatenate([_now(part) for part in views]) if views else np.empty(0, "<f4" if self.width == 4 else "<f8")
 
 
-def _signed(value: int, bits: int) -> int:
+def _now(part: Array | Run) -> Array:
+    return part.read() if isinstance(part, Run) else part
+
+
+def signed(value: int, bits: int) -> int:
+    """A number of the wire in two's complement."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
 

@@ -1,44 +1,54 @@
-"""Writing a .caffemodel: a NetParameter on the wire, its values straight from the arrays, so that nothing is held twice."""
+"""Writing a .caffemodel: a NetParameter on the wire, its values straight from where they are, so that nothing is held twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from .binary import encode
 from .errors import WeightsError
-from .wire import BYTES, varint
+from .message import Message
+from .wire import BYTES, Blob, varint
 
-Array = np.ndarray[Any, Any]
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; Caffe reads no larger message
 
 
-def write_caffemodel(path: Path, name: str, layers: Sequence[tuple[bytes, Sequence[Array]]]) -> None:
-    """Write each layer: its serialized LayerParameter without blobs, then its blobs as float32. WeightsError above protobuf's 2 GiB."""
-    heads = [[_blob_head(array) for array in arrays] for _, arrays in layers]
+def write_caffemodel(path: Path, net: Message, blobs: Sequence[Sequence[Blob]]) -> None:
+    """Write a net, and the blobs of each of its layers as float32. WeightsError above protobuf's 2 GiB."""
+    head = net.copy()
+    head.values.pop("layer", None)
+    start, plain = encode(head), [encode(layer) for layer in net.layer]
+    heads = [[_blob_head(blob) for blob in layer] for layer in blobs]
     sizes = [
-        len(plain) + sum(_field_size(7, len(head) + 4 * array.size) for head, array in zip(layer_heads, arrays, strict=True))
-        for (plain, arrays), layer_heads in zip(layers, heads, strict=True)
+        len(layer) + sum(_field_size(7, len(blob_head) + 4 * _count(blob)) for blob_head, blob in zip(layer_heads, layer_blobs, strict=True))
+        for layer, layer_heads, layer_blobs in zip(plain, heads, blobs, strict=True)
     ]
-    encoded = name.encode("utf-8", "surrogateescape")
-    if _field_size(1, len(encoded)) + sum(_field_size(100, size) for size in sizes) > PROTOBUF_LIMIT:
+    if len(start) + sum(_field_size(100, size) for size in sizes) > PROTOBUF_LIMIT:
         raise WeightsError(f"{path}: the weights take more than 2 GiB, which no .caffemodel can hold; write .h5 or .safetensors")
     with open(path, "wb") as f:
-        f.write(_tag(1, len(encoded)) + encoded)
-        for (plain, arrays), layer_heads, size in zip(layers, heads, sizes, strict=True):
-            f.write(_tag(100, size) + plain)
-            for head, array in zip(layer_heads, arrays, strict=True):
-                f.write(_tag(7, len(head) + 4 * array.size) + head)
-                f.write(memoryview(np.ascontiguousarray(array, "<f4").reshape(-1).data).cast("B"))
+        f.write(start)
+        for layer, layer_heads, layer_blobs, size in zip(plain, heads, blobs, sizes, strict=True):
+            f.write(_tag(100, size) + layer)
+            for blob_head, blob in zip(layer_heads, layer_blobs, strict=True):
+                f.write(_tag(7, len(blob_head) + 4 * _count(blob)) + blob_head)
+                f.write(memoryview(np.ascontiguousarray(blob.array, "<f4").reshape(-1).data).cast("B") if _count(blob) else b"")
 
 
-def _blob_head(array: Array) -> bytes:
-    """A BlobProto up to its values: the shape, and the tag and length of the packed floats."""
-    dims = b"".join(varint(d) for d in array.shape)
-    shape = _tag(1, len(dims)) + dims if dims else b""
-    return _tag(7, len(shape)) + shape + _tag(5, 4 * array.size)
+def _count(blob: Blob) -> int:
+    return int(np.prod(blob.shape, dtype=np.int64))
+
+
+def _blob_head(blob: Blob) -> bytes:
+    """A BlobProto up to its values: the shape, in the older four fields where it was read so, and the tag and length of the packed floats."""
+    if blob.legacy:
+        shape = b"".join(varint(number << 3) + varint(size) for number, size in enumerate(blob.shape, 1))
+    else:
+        dims = b"".join(map(varint, blob.shape))
+        inner = _tag(1, len(dims)) + dims if dims else b""
+        shape = _tag(7, len(inner)) + inner
+    return shape + _tag(5, 4 * _count(blob))
 
 
 def _tag(number: int, length: int) -> bytes:

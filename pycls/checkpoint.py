@@ -16,6 +16,7 @@ import torch
 
 from prototxt import SolverError
 from prototxt.files import find_file, read_file, write_file
+from prototxt.solver import SolverSettings
 from prototxt.states import SolverState, read_state, write_state
 
 from .schedules import steps_passed
@@ -32,7 +33,7 @@ def write_checkpoint(solver: Solver) -> Path:
     solver.net.save(model)
     names = solver.optimizer.histories
     history = tuple(solver.optimizer.history(p, name).detach().cpu().numpy() for name in names for p in solver.parameters)
-    step = steps_passed(max(solver.iteration - 1, 0), settings.stepvalue) if settings.lr_policy == "multistep" else 0
+    step = _steps(settings, max(solver.iteration - 1, 0))  # as of the last update
     write_file(_sidecar(state), json.dumps(_position(solver)) + "\n")
     write_state(state, SolverState(solver.iteration, str(model), step, history))  # last: a state without its model is of no use
     return state
@@ -58,6 +59,13 @@ def restore_checkpoint(solver: Solver, path: Path) -> None:
             group["t"] = state.iter
     if _sidecar(path).exists():
         _restore_position(solver, _sidecar(path))
+
+
+def _steps(settings: SolverSettings, iteration: int) -> int:
+    """Caffe's current_step: how many steps the rate of an iteration had taken."""
+    if settings.lr_policy == "step":
+        return iteration // settings.stepsize
+    return steps_passed(iteration, settings.stepvalue) if settings.lr_policy == "multistep" else 0
 
 
 def _prefix(solver: Solver) -> Path:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from converters.graph import Step, resolve
+from converters.labels import check_fed
 from converters.net import CaffeNet, build
 from converters.to_torch import held
 from prototxt import SolverError
@@ -118,7 +119,9 @@ class Solver:
         if feed is None:
             return {}
         tops = {top for layer in net.graph.data_layers for top in layer.tops}
-        return {top: torch.from_numpy(array).to(self.device, torch.float32) for top, array in next(feed).items() if top in tops}
+        arrays = {top: array for top, array in next(feed).items() if top in tops}
+        check_fed(net.graph, arrays, feed.records)
+        return {top: torch.from_numpy(array).to(self.device, torch.float32) for top, array in arrays.items()}
 
     def _scale_gradients(self) -> None:
         """Clip the sum over iter_size, then divide it (`clip_iter_size_decay`); a shared parameter counts once."""

@@ -135,13 +135,15 @@ def test_weights_of_another_net_end_in_one_message(decant: Decant) -> None:
         (".", "is a folder"),
         ("empty.prototxt", "is empty"),
         ("braces.prototxt", "braces.prototxt:1:1"),
-        ("net.caffemodel", "binary"),
+        ("net.h5", "HDF5"),
+        ("zeros.prototxt", "no .caffemodel"),
     ],
 )
 def test_files_that_are_no_nets(argument: str, says: str, decant: Decant, tmp_path: Path) -> None:
     (tmp_path / "empty.prototxt").touch()
     (tmp_path / "braces.prototxt").write_text("{" * 10_000_000)
-    (tmp_path / "net.caffemodel").write_bytes(WEIGHTS.read_bytes())
+    (tmp_path / "net.h5").write_bytes((CORPUS / "formats/weights_hdf5/weights.caffemodel.h5").read_bytes())
+    (tmp_path / "zeros.prototxt").write_bytes(bytes(1000))
     done = decant("convert", argument)
     assert done.returncode == 2, done.stdout
     assert says in done.stderr

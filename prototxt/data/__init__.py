@@ -7,6 +7,7 @@ open_database(path)            an LMDB or a LevelDB: values by position
 Records, Pictures, LabelList   databases and lists as sequences
 read_mean, write_mean          mean files
 convert_imageset, compute_mean Caffe's two tools
+check_labels                   refuses labels that name no class, with the sample
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from __future__ import annotations
 from typing import Any
 
 _HOMES = {
-    "Batches": "batches",
+    "Batches": "layer_batches",
     "LabelList": "lists",
     "LevelDb": "leveldb_reader",
     "Lmdb": "lmdb_reader",
     "Pictures": "lists",
     "Records": "databases",
-    "Samples": "samples",
+    "Samples": "layer_samples",
     "Transform": "transform",
-    "batches": "batches",
-    "check_labels": "samples",
+    "batches": "layer_batches",
+    "check_labels": "labels",
     "compute_mean": "tools",
     "convert_imageset": "tools",
     "open_database": "databases",
     "read_mean": "mean",
     "record_shape": "shapes",
-    "samples": "samples",
+    "samples": "layer_samples",
     "write_mean": "mean",
 }
 

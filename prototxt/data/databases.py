@@ -19,7 +19,7 @@ from .source import Picture, Source
 from .transform import Transform
 
 Array = np.ndarray[Any, Any]
-GROUP = 1 << 17  # bytes of records that are read and transformed at a time: they stay in the processor's cache
+GROUP = 1 << 18  # bytes of records that are read and transformed at a time: they stay in the processor's cache
 
 
 def kind_of_database(path: Path) -> str:
@@ -74,7 +74,7 @@ class Records(Source):
         if like is None or like[:3] != size or like.data[1] - like.data[0] < prod(size):
             return 0
         stop = min(len(indices), at + max(1, GROUP // prod(size)))
-        if not isinstance(indices, range):
+        if not isinstance(indices, range) and indices[at:stop] != list(range(indices[at], indices[at] + stop - at)):
             stop = next((n for n in range(at + 1, stop) if indices[n] != indices[n - 1] + 1), stop)
         run = self.database.run(indices[at], stop - at)
         if run is None:

@@ -8,6 +8,7 @@ data/lmdb_bytes_and_floats, lmdb_label_unset).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ class DatumReader:
         self._head = b""
         self.like: Datum | None = None  # the size and the span of the bytes of all that are remembered
         self._tails: dict[bytes, Datum] = {}
+        self._labels: dict[bytes, int] = {}  # by the tails of raw records of that size and span
 
     def read(self, record: bytes) -> Datum:
         """The record's Datum. DataError if its bytes are none."""
@@ -74,6 +76,9 @@ class DatumReader:
             return labels
         head, tails, like = self._head, self._tails, self.like
         begin, stop = like.data
+        known_labels = [self._labels.get(data[start + stop : start + size]) for start, size in zip(starts, sizes, strict=True)]
+        if None not in known_labels and min(sizes) >= stop and all(map(data.startswith, repeat(head), starts)):
+            return known_labels  # type: ignore[return-value]
         for start, size in zip(starts, sizes, strict=True):
             if size < stop or data[start : start + begin] != head:
                 break
@@ -95,6 +100,7 @@ class DatumReader:
         if rest not in (b"", b"\x38\0") or not 0 <= label < 1 << 14 or len(self._tails) >= _TAILS:
             return None
         datum = self._tails[tail] = self.like._replace(label=label, encoded=False)
+        self._labels[tail] = label
         return datum
 
     def _remember(self, record: bytes, datum: Datum) -> None:
@@ -103,8 +109,10 @@ class DatumReader:
             return
         like, head = self.like, record[:start]
         if like is None or head != self._head or datum[:4] != like[:4] or len(self._tails) >= _TAILS:
-            self.like, self._head, self._tails = datum, head, {}
+            self.like, self._head, self._tails, self._labels = datum, head, {}, {}
         self._tails[record[stop:]] = datum
+        if not datum.encoded:
+            self._labels[record[stop:]] = datum.label
 
 
 def parse(record: bytes) -> Datum:
@@ -121,7 +129,8 @@ def parse(record: bytes) -> Datum:
         elif kind == VARINT and number in numbers:
             numbers[number] = wire.int32(at, end) if number != 7 else wire.varint(at, end)[0]
     bytes_win = data[1] > data[0] or not floats.count
-    return Datum(numbers[1], numbers[2], numbers[3], data, numbers[5], bool(numbers[7]), None if bytes_win else floats.joined()[0])
+    values = None if bytes_win else np.asarray(floats.joined())  # of bytes, so never a Run
+    return Datum(numbers[1], numbers[2], numbers[3], data, numbers[5], bool(numbers[7]), values)
 
 
 def encode(array: Array, label: int = 0) -> bytes:

@@ -17,7 +17,7 @@ from ..errors import DataError, NetError
 from ..net import Layer
 from . import dummy, fillers, hdf5
 from .databases import Records, open_database
-from .lists import Pictures
+from .lists import LabelList, Pictures
 from .order import Order, shuffled
 from .paths import Paths
 from .source import Source
@@ -84,8 +84,8 @@ class SourceFeed(Feed):
         self.order.position, self.order.round = int(state["position"]), int(state["round"])
 
 
-def source_of(layer: Layer, paths: Paths) -> Source:
-    """The records of a Data or ImageData layer, by index."""
+def source_of(layer: Layer, paths: Paths, columns: bool | int = False) -> Source:
+    """The records of a Data or ImageData layer, by index. `columns` (True: as many as the first line has) reads several labels a line of a list."""
     if layer.type == "Data":
         data = layer.spec.data_param
         _no_forks(data, "data_param")
@@ -95,8 +95,9 @@ def source_of(layer: Layer, paths: Paths) -> Source:
     if bool(p.new_height) != bool(p.new_width):
         raise DataError("image_data_param has one of new_height and new_width; write both or none")
     size = (p.new_height, p.new_width) if p.new_height else None
-    transform = transform_of(layer, paths)
-    return Pictures(paths.find(p.source), transform, root_folder=p.root_folder, color=p.is_color, size=size, paths=paths)
+    transform, listing = transform_of(layer, paths), paths.find(p.source)
+    labels = LabelList(listing, None if columns is True else columns) if columns else None
+    return Pictures(listing, transform, root_folder=p.root_folder, color=p.is_color, size=size, paths=paths, labels=labels)
 
 
 def _data(layer: Layer, seed: Sequence[int], paths: Paths) -> Feed:

@@ -92,7 +92,7 @@ def _msra(a: Array, f: Any, g: np.random.Generator) -> None:
 def _bilinear(a: Array, f: Any, g: np.random.Generator) -> None:
     """The kernel that upsamples by bilinear interpolation, in every filter."""
     factor = math.ceil(a.shape[3] / 2)
-    centre = (2 * factor - 1 - factor % 2) / (2 * factor)
+    centre = (a.shape[3] - 1) / (2 * factor)
     ramp = 1 - np.abs(np.arange(a.shape[3]) / factor - centre)
     a[...] = ramp[:, None] * ramp
 

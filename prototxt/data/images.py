@@ -1,6 +1,6 @@
 """Pictures: decoding and resizing as Caffe does, by OpenCV. Channels are B, G, R; alpha is dropped where colour is asked for.
 
-OpenCV allocates what a header says before it looks at the rest, so headers are read first: a file may unfold to 64 Mi pixels, or to
+OpenCV allocates what a header says before it looks at the rest, so headers are read first: a file may unfold to 16 Mi pixels, or to
 1,024 a byte if that is more.
 """
 
@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..files import read_file
 
 Array = np.ndarray[Any, Any]
-PIXELS, PIXELS_PER_BYTE = 1 << 26, 1 << 10
+PIXELS, PIXELS_PER_BYTE = 1 << 24, 1 << 10
 LIMIT = 1 << 30  # bytes of a picture file
 
 

@@ -23,7 +23,7 @@ from .transform import Transform
 
 Array = np.ndarray[Any, Any]
 LIMIT = 1 << 32  # bytes of a list
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+|nan|NA)\Z", re.ASCII)
+_NUMBER = re.compile(r"(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|NA)\Z", re.ASCII)
 
 
 class Lines:
@@ -49,7 +49,7 @@ class Lines:
         return f"{self.path}:{index + 1}"
 
 
-def name_and_label(line: str) -> tuple[str, int]:
+def name_and_label(line: str) -> tuple[str, Any]:
     """A line as Caffe splits it."""
     at = line.rfind(" ")
     name = line[:at] if at >= 0 else line
@@ -61,7 +61,10 @@ def name_and_label(line: str) -> tuple[str, int]:
 
 
 class Pictures(Source):
-    """The pictures of a list, as an ImageData layer reads them: `root_folder` is a plain prefix, `size` is (height, width)."""
+    """The pictures of a list, as an ImageData layer reads them: `root_folder` is a plain prefix, `size` is (height, width).
+
+    With `labels`, which reads the same list, each picture has all the labels of its line.
+    """
 
     def __init__(
         self,
@@ -72,13 +75,18 @@ class Pictures(Source):
         color: bool = True,
         size: tuple[int, int] | None = None,
         paths: Paths | None = None,
+        labels: LabelList | None = None,
     ) -> None:
         super().__init__(transform or Transform())
         self.lines, self.root_folder, self.color, self._resize = Lines(path), root_folder, color, size
         self._paths = paths or Paths()
         if not len(self.lines):
             raise DataError(f"{path}: the list is empty")
-        _warn_of_columns(self.lines)
+        self.labels = labels
+        if labels is None:
+            _warn_of_columns(self.lines)
+        else:
+            self.label_shape = (labels.columns,)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -87,7 +95,7 @@ class Pictures(Source):
         if not 0 <= index < len(self):
             raise IndexError(f"{self.lines.path} has {len(self):,} lines; there is no {index}")
         try:
-            name, label = name_and_label(self.lines[index])
+            name, label = name_and_label(self.lines[index]) if self.labels is None else self.labels[index]
             path = self._paths.find(self.root_folder + name, self.lines.path.parent)
             return Picture(read_image(path, color=self.color, size=self._resize), label)
         except DecantError as exc:
@@ -109,7 +117,7 @@ def _warn_of_columns(lines: Lines) -> None:
         if numbers > 1:
             warnings.warn(
                 f"{lines.place(i)}: {numbers} columns of labels; ImageData takes the last one alone and all before the last space as the name. "
-                "prototxt.data.LabelList reads all of them",
+                "samples(net, columns=True) and pycls.datasets.loader(net, columns=True) read all of them",
                 stacklevel=4,
             )
             return
@@ -134,8 +142,8 @@ class LabelList:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.lines.path} has {len(self):,} lines; there is no {index}")
         line = self.lines[index]
-        name, *labels = line.rsplit(None, self.columns)
-        if len(labels) != self.columns or not all(map(_NUMBER.match, labels)):
+        name, *labels = line.rsplit(None, self.columns) or [""]
+        if not name or len(labels) != self.columns or not all(map(_NUMBER.match, labels)):
             raise DataError(f"{self.lines.place(index)}: expects a name and {self.columns} numbers (NA for one that is missing), found {line[:80]!r}")
         return name, np.array([np.nan if label == "NA" else float(label) for label in labels], np.float32)
 

@@ -86,12 +86,20 @@ class Lmdb:
         return 0 <= index < len(self)
 
     def run(self, first: int, count: int) -> tuple[bytes, list[int], list[int]] | None:
-        """Values first, first + 1, ... by one read: bytes that hold them, where they start there, their sizes; None where they stand far apart."""
+        """Values first, first + 1, ... by one read: bytes that hold them, where they start there, their sizes.
+
+        Fewer than `count` up to a place where the next one stands elsewhere; None where that is the second already.
+        """
         self._reach(first + count - 1)
         starts, sizes = self._at[first : first + count].tolist(), self._size[first : first + count].tolist()
         begin, end = min(starts), max(map(add, starts, sizes))
         if end - begin > 2 * sum(sizes) + (self._meta.page_size << 1):
-            return None
+            near = (self._meta.page_size << 1) + max(sizes)
+            stop = next((n for n in range(1, count) if not 0 <= starts[n] - starts[n - 1] <= near), count)
+            if stop < 2:
+                return None
+            starts, sizes = starts[:stop], sizes[:stop]
+            begin, end = starts[0], starts[-1] + sizes[-1]
         return self._read(begin, end - begin), [start - begin for start in starts], sizes
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,7 @@ class Paths:
 
     def inside(self, path: Path) -> Path:
         """`path`, unless there is a root and it leads out of it."""
-        if self.root is None:
-            return path
-        try:
-            within = path.resolve().is_relative_to(self.root.resolve())
-        except (OSError, RuntimeError, ValueError) as exc:
-            raise DataError(f"{path!s:.200}: cannot be followed: {exc}") from exc
-        if not within:
-            raise DataError(f"{path!s:.200}: leads out of {self.root}, to which the files of this net are confined")
-        return path
+        return inside(path, self.root)
 
 
 def _exists(path: Path) -> bool:

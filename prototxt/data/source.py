@@ -16,14 +16,16 @@ Array = np.ndarray[Any, Any]
 
 
 class Picture(NamedTuple):
-    """A record: `pixels` [C, H, W] of bytes or floats, before the transformation, and its label."""
+    """A record: `pixels` [C, H, W] of bytes or floats, before the transformation, and its label, or labels [K]."""
 
     pixels: Array
-    label: int
+    label: Any
 
 
 class Source(ABC):
     """A sequence of Pictures. `has` tells whether there is an index without walking over everything, which `len` may have to."""
+
+    label_shape: tuple[int, ...] = ()  # of one record: (K,) where each has K labels
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
@@ -47,7 +49,7 @@ class Source(ABC):
         """Channels, height and width of a record after the transformation."""
         return self._checked(index, self[index].pixels)
 
-    def sample(self, index: int, draw: Array | None = None) -> tuple[Array, int]:
+    def sample(self, index: int, draw: Array | None = None) -> tuple[Array, Any]:
         """One picture, transformed, float32 [C, h, w], and its label; `draw` as in `batch`."""
         picture = self[index]
         out = np.empty(self._checked(index, picture.pixels), np.float32)
@@ -55,13 +57,13 @@ class Source(ABC):
         return out, picture.label
 
     def batch(self, indices: Sequence[int], draws: Array | None = None) -> tuple[Array, Array]:
-        """Images [N, C, h, w] and labels [N] of records; the first one fixes the size. `draws` [N, 3] place mirrors and crops.
+        """Images [N, C, h, w] and labels [N] (or [N, K]) of records; the first one fixes the size. `draws` [N, 3] place mirrors and crops.
 
         The memory of the images is used again once nobody holds them, nor a view of them.
         """
         first = self[indices[0]]
         size = self._checked(indices[0], first.pixels)
-        images, labels = self._buffers.array((len(indices), *size)), np.empty(len(indices), np.float32)
+        images, labels = self._buffers.array((len(indices), *size)), np.empty((len(indices), *self.label_shape), np.float32)
         at = 0
         while at < len(indices):
             done = 0 if draws is not None else self._run(indices, at, first.pixels.shape, images, labels)

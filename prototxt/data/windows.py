@@ -113,7 +113,7 @@ class _Words:
             self.refuse(f"expects {what}, found {text[:40]!r}")
 
     def _int(self, text: bytes, what: str) -> int:
-        if not text.lstrip(b"+-").isdigit() or len(text) > 11 or not -(2**31) <= int(text) < 2**31:
+        if not text[text[:1] in (b"+", b"-") :].isdigit() or len(text) > 11 or not -(2**31) <= int(text) < 2**31:
             self.refuse(f"expects {what}, found {text[:40]!r}")
         return int(text)
 

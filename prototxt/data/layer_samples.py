@@ -19,8 +19,8 @@ from ..errors import DataError, NetError
 from ..net import Layer, Net, read_net
 from ..rules import State
 from . import hdf5
-from .batches import with_place
-from .feeds import source_of
+from .feeds import batch_size_of, source_of
+from .layer_batches import with_place
 from .paths import Paths
 
 Array = np.ndarray[Any, Any]
@@ -36,25 +36,34 @@ def samples(
     level: int = 0,
     seed: int = 0,
     root: str | Path | None = None,
+    columns: bool | int = False,
 ) -> Samples:
-    """The records of a net's data layer (the first, or the one named), each a dict {top: array} without the batch axis."""
+    """The records of a net's data layer (the first, or the one named), each a dict {top: array} without the batch axis.
+
+    `columns` reads an image list with several labels a line, `path 0 1 1 0`: True for as many as the first line has.
+    """
     if not isinstance(net, Net):
         net = read_net(net, State(phase, level, tuple(stages)))
     found = [one for one in net.layers if one.type in ("Data", "HDF5Data", "ImageData") and layer in (None, one.name)]
     if not found:
         raise NetError(f"the net {net.name!r} has no {'layer ' + repr(layer) if layer else 'Data, HDF5Data or ImageData layer'} in phase {phase}")
     paths = Paths(found[0].folder, Path(root) if root is not None else None)
-    return with_place(found[0], lambda: Samples(found[0], seed=seed, paths=paths))  # type: ignore[no-any-return]
+    return with_place(found[0], lambda: Samples(found[0], seed=seed, paths=paths, columns=columns))  # type: ignore[no-any-return]
 
 
 class Samples:
     """`samples[i]` -> {top: float32 array}; `batch([i, ...])` the same, stacked. Set `epoch` before each epoch, for other crops and mirrors."""
 
-    def __init__(self, layer: Layer, *, seed: int = 0, paths: Paths | None = None) -> None:
+    def __init__(self, layer: Layer, *, seed: int = 0, paths: Paths | None = None, columns: bool | int = False) -> None:
+        if columns and layer.type != "ImageData":
+            raise DataError(f"columns are those of an image list, and the layer is of type {layer.type}; its records have one label each")
+        param = {"Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "image_data_param"}[layer.type]
+        self.batch_size = batch_size_of(getattr(layer.spec, param))
+        self.shuffled = layer.type != "Data" and bool(getattr(layer.spec, param).shuffle)
         self.tops, self.seed, self.epoch = layer.tops, seed, 0
         paths = paths or Paths(layer.folder)
         self._rows = _Hdf5Rows(layer, paths) if layer.type == "HDF5Data" else None
-        self._source = source_of(layer, paths) if self._rows is None else None
+        self._source = source_of(layer, paths, columns) if self._rows is None else None
 
     def __len__(self) -> int:
         return len(self._rows if self._source is None else self._source)  # type: ignore[arg-type]
@@ -65,7 +74,7 @@ class Samples:
         if self._source is None:
             return dict(zip(self.tops, self._rows[index], strict=True))  # type: ignore[index]
         image, label = self._source.sample(index, self._draw(index))
-        return dict(zip(self.tops, (image, np.float32(label)), strict=False))
+        return dict(zip(self.tops, (image, label if isinstance(label, np.ndarray) else np.float32(label)), strict=False))
 
     def batch(self, indices: Sequence[int]) -> dict[str, Array]:
         """Records as one array a top. As a `collate_fn` over a DataLoader of `range(len(samples))` it spares a copy."""
@@ -111,15 +120,3 @@ class _Hdf5Rows:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": OrderedDict()}
-
-
-def check_labels(labels: Any, classes: int, *, records: Sequence[int] = (), place: str = "labels", ignore: float | None = None) -> None:
-    """DataError that names the sample whose label is no whole number from 0 to classes - 1; Caffe reads memory by such a label."""
-    flat = np.asarray(labels).reshape(-1)
-    wrong = (flat < 0) | (flat >= classes) | (flat != np.floor(flat))
-    if ignore is not None:
-        wrong &= flat != ignore
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        record = records[first] if first < len(records) else first
-        raise DataError(f"{place}: record {record}: label {flat[first]:g} is none of {classes} classes (0 to {classes - 1})")
