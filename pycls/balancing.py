@@ -77,15 +77,16 @@ class Uncertainty(Fixed):
 class GradNorm(Fixed):
     """Weights under which every task's gradient on the trunk's last layer has the size that its speed of learning asks for.
 
-    Chen et al., GradNorm, 2018. G_t = |w_t grad L_t|, target mean(G) r_t^alpha, r_t the loss by what it began with, by their mean; w takes
-    a gradient step on sum |G_t - target| and is scaled to sum to the number of tasks. A loss begins at log C, whatever the first batch was.
+    Chen et al., GradNorm, 2018. G_t = |w_t grad L_t|, target mean(G) r_t^alpha, r_t the loss by what it began with, by their mean; log w takes
+    a gradient step on sum |G_t - target| / mean(G), and w is scaled to sum to the number of tasks. The paper steps w itself, which swings where
+    one loss is a hundred times the others. A loss begins at its weight times log C, whatever the first batch was.
     """
 
     def __init__(self, tasks: Sequence[Task], alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(tasks)
         self.alpha, self.lr = alpha, lr
         self.register_buffer("weight", torch.ones(len(self.tasks)))
-        self.register_buffer("start", torch.tensor([first_loss(task) for task in self.tasks]))
+        self.register_buffer("start", torch.tensor([max(task.weight * first_loss(task), 1e-12) for task in self.tasks]))
 
     weight: Tensor
     start: Tensor
@@ -110,8 +111,8 @@ class GradNorm(Fixed):
         speed = losses / self.start
         mean_speed = _mean_where(speed, present).clamp(min=1e-12)
         target = _mean_where(scaled, present) * (speed / mean_speed) ** self.alpha
-        gradient = torch.where(present, (scaled - target).sign() * norms, 0.0)
-        moved = (self.weight - self.lr * gradient).clamp(min=1e-3)
+        pull = (scaled - target).sign() * scaled / _mean_where(scaled, present).clamp(min=1e-12)
+        moved = self.weight * (-self.lr * pull).exp()
         among = moved[present].sum()
         budget = self.weight[present].sum()  # the absent keep theirs, so the sum stays the number of tasks
         self.weight.copy_(torch.where(present, moved * budget / among, self.weight) if bool(present.any()) else self.weight)

@@ -6,6 +6,7 @@ import copy
 import math
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -413,13 +414,14 @@ def test_gradnorm_against_its_definition() -> None:
     tasks = [Task("a", "multiclass", 4), Task("b", "binary"), Task("c", "binary")]  # type: ignore[arg-type]
     balancer = GradNorm(tasks, alpha=1.5, lr=0.1)
     assert [first_loss(t) for t in tasks] == pytest.approx([math.log(4), math.log(2), math.log(2)])
+    assert GradNorm([replace(tasks[1], weight=100)]).start.item() == pytest.approx(100 * math.log(2))  # a loud task is not a slow one
     norms, losses = torch.tensor([4.0, 1.0, 7.0]), torch.tensor([1.0, 0.5, 0.0])
-    w = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    scaled = w * norms[:2].double()
+    log_w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    scaled = log_w.exp() * norms[:2].double()
     speed = losses[:2].double() / torch.tensor([math.log(4), math.log(2)])
     target = (scaled.mean() * (speed / speed.mean()) ** 1.5).detach()
-    (scaled - target).abs().sum().backward()
-    moved = w.detach() - 0.1 * w.grad
+    ((scaled - target).abs().sum() / scaled.mean().detach()).backward()
+    moved = (log_w.detach() - 0.1 * log_w.grad).exp()
     balancer.update(norms, losses, torch.tensor([True, True, False]))
     assert balancer.weight.tolist() == pytest.approx([*(moved * 2 / moved.sum()).tolist(), 1.0], rel=1e-5)
 

@@ -73,11 +73,16 @@ def small_model(tasks: Sequence[Task], size: int = 8, width: int = 16) -> MultiT
     return attach_heads(small_net(size, width), at="7", tasks=tasks, input_shape=(1, size, size))
 
 
+def lenet_weights() -> Path | None:
+    """The trained weights that lie beside LeNet's prototxt, if they do."""
+    path = ROOT / "prototxt/nets/lenet.caffemodel"
+    return path if path.exists() else None
+
+
 def lenet_model(tasks: Sequence[Task]) -> MultiTaskModel:
-    """Heads for the tasks on the LeNet that ships, converted from Caffe; its trained weights where they lie beside it."""
-    source = ROOT / "prototxt/nets/lenet.prototxt"
-    weights = next((path for path in sorted(source.parent.glob("lenet*")) if path.suffix in (".caffemodel", ".safetensors")), None)
-    return attach_heads(converters.load(source, weights, phase="TRAIN"), at="ip1", tasks=tasks)
+    """Heads for the tasks on the LeNet that ships, converted from Caffe."""
+    net = converters.load(ROOT / "prototxt/nets/lenet.prototxt", lenet_weights(), phase="TRAIN")
+    return attach_heads(net, at="ip1", tasks=tasks)
 
 
 @dataclass

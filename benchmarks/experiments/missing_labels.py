@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from common import Plan, as_mnist, digits, fit, four_tasks, lenet_model, over_seeds, predict, split, table, wins
+from common import Plan, as_mnist, digits, fit, four_tasks, lenet_model, lenet_weights, over_seeds, predict, split, table, wins
 from torch import Tensor
 
 from pycls import Task
@@ -65,6 +65,8 @@ def run(seed: int, share: float, random: bool) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    weights = lenet_weights()
+    print(f"the trunk is LeNet, {f'with the weights of {weights.name}' if weights else 'filled at random: its weights are not there'}")
     beaten = []
     for share, random in ((0.5, True), (0.75, True), (0.5, False)):
         results = over_seeds(partial(run, share=share, random=random))
