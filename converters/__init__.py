@@ -3,6 +3,7 @@
 net = converters.load("deploy.prototxt", weights="net.caffemodel", phase="TEST")
 graph = converters.resolve("deploy.prototxt")          shapes and parameters, no torch, nothing allocated
 converters.to_source(net)  converters.to_onnx(net, path)
+report = converters.compare(net, "onnxruntime")        blob by blob, the first divergence, its cause
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison.engine import compare
     from .net import CaffeNet, load
     from .onnx_export import to_onnx
     from .resolution import resolve
     from .source import to_source
 
-__all__ = ["CaffeNet", "load", "resolve", "to_onnx", "to_source"]
+__all__ = ["CaffeNet", "compare", "load", "resolve", "to_onnx", "to_source"]
 
-_HOMES = {"CaffeNet": "net", "load": "net", "resolve": "resolution", "to_onnx": "onnx_export", "to_source": "source"}
+_HOMES = {"CaffeNet": "net", "compare": "comparison.engine", "load": "net", "resolve": "resolution", "to_onnx": "onnx_export", "to_source": "source"}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something needs it, not before
