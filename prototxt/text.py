@@ -154,7 +154,8 @@ class _Reader:
         """Read one field from `pos`: the position behind it, and the message that it opens with its closer, if it does."""
         at, (what, name, pos) = pos, self._token(pos)
         if what != "name":
-            self._fail(at, f"expected the name of a field, found {_shown(name)}")
+            template = "; {{ is how a template of Python's str.format writes a brace: fill it in first" if name == "{" else ""
+            self._fail(at, f"expected the name of a field, found {_shown(name)}{template}")
         field = message.kind.fields.get(name)
         what, token, after = self._token(pos)
         colon = token == ":"

@@ -77,6 +77,7 @@ def normalised(call: Call, x: Blob, mean: Tensor, variance: Tensor, weight: Tens
     if weight is None and bias is None:
         return y
     weight = torch.ones_like(mean) if weight is None else weight
+    call.writer.current += "_scale"
     return call.one("Scale", [y], [weight] + ([bias] if bias is not None else []), scale_param={"bias_term": True if bias is not None else None})
 
 

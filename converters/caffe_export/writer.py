@@ -90,7 +90,7 @@ class Writer:
 
 
 def message(name: str, values: Mapping[str, Any]) -> Message:
-    """A message of nested dicts; None and empty lists are left out."""
+    """A message of nested dicts; None, empty lists and empty messages are left out."""
     fields = kind(name).fields
 
     def made(field: str, value: Any) -> Any:
@@ -100,4 +100,8 @@ def message(name: str, values: Mapping[str, Any]) -> Message:
             return [made(field, v) for v in value]
         return value
 
-    return new(name, **{field: made(field, value) for field, value in values.items() if value is not None and value != []})
+    return new(name, **{field: made(field, value) for field, value in values.items() if not _nothing(value)})
+
+
+def _nothing(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, Mapping) and all(map(_nothing, value.values())))
