@@ -28,7 +28,7 @@ def page() -> str:
 
     rows = []
     for name, rule in sorted(rules().items(), key=lambda item: item[0].lower()):
-        family = rule.make.__module__.rpartition(".")[2]
+        family = "" if rule.refused else rule.make.__module__.rpartition(".")[2]
         recorded = name in WITH_DATA or (ROOT / "tests/conformance/layers" / name).is_dir()
         how = "exact" if recorded else "by its definition"
         how += f"; {rule.differs}" if rule.differs else ""

@@ -42,7 +42,7 @@ def softmax_with_loss_ohem(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("fork_losses.SoftmaxWithLossEach", args, tops, macs=prod(shapes[0]))
 
 
-@layer("CenterLoss", bottoms=2, automatic=True, differs="nothing; the gradient of a centre is caffe-face's own and no derivative")
+@layer("CenterLoss", bottoms=2, automatic=True, differs="the gradient of a centre is caffe-face's own, and no derivative")
 def center_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Features [N, K] and labels [N] -> (): half the squared distance to the centre of the label's class, by N (Wen et al. 2016)."""
     p = layer.spec.center_loss_param
@@ -82,8 +82,8 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 refuse(
     "TripletLoss",
-    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative): max(0, margin + |a - p|^2 - |a - n|^2) by N in one, by 2 N in "
-    "another, and 1 - |a - n| / (|a - p| + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of each fork's own. "
+    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative), of distances d: max(0, margin + d(a, p)^2 - d(a, n)^2) by N in "
+    "one, by 2 N in another, and 1 - d(a, n) / (d(a, p) + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of each fork's own. "
     "@layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md",
 )
 
