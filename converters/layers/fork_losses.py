@@ -82,9 +82,9 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 refuse(
     "TripletLoss",
-    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative), of distances d: max(0, margin + d(a, p)^2 - d(a, n)^2) by N in "
-    "one, by 2 N in another, and 1 - d(a, n) / (d(a, p) + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of each fork's own. "
-    "@layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md",
+    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative), of distances d: max(0, margin + d(a, p)^2 - d(a, n)^2) "
+    "by N in one, by 2 N in another, and 1 - d(a, n) / (d(a, p) + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of "
+    "each fork's own. @layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md",
 )
 
 
