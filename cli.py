@@ -131,6 +131,60 @@ def convert(
     raise typer.Exit(0 if done else 1)
 
 
+@app.command("to-caffe")
+def to_caffe(
+    source: Annotated[str, typer.Argument(help="A .prototxt, or module:callable that gives a torch module, run as code.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Where to write: OUTPUT.prototxt and OUTPUT.caffemodel.", show_default=False)],
+    weights: Weights = None,
+    shape: Shapes = None,
+    as_json: AsJson = False,
+) -> None:
+    """A PyTorch module as layers of BVLC Caffe, for compilers that read nothing else; read back and compared."""
+    import converters
+    from converters.caffe_export.source import named
+
+    with _stage(f"loading {source}"):
+        module, example = named(source, weights, _shapes(shape))
+    with _stage("writing, reading back"):
+        made = converters.to_caffe(module, example, output)
+    if as_json:
+        facts = {"files": [str(made.prototxt), str(made.caffemodel)], "outputs": made.outputs, "layers": made.layers, "error": made.error}
+        print(json.dumps(facts, indent=1))
+    else:
+        print(f"wrote {made.prototxt} ({made.layers} layers; outputs {', '.join(made.outputs)})\nwrote {made.caffemodel}")
+        print(f"read back, its outputs differ from the module's by {made.error:.1e} of their largest value")
+    raise typer.Exit(0 if made else 1)
+
+
+@app.command()
+def draw(
+    net: Net,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .svg or .html; by default the net's name with .svg.", show_default=False),
+    ] = None,
+    weights: Weights = None,
+    phase: Phase = "TEST",
+    stage: Stages = None,
+    level: Level = 0,
+    shape: Shapes = None,
+) -> None:
+    """The net as a picture, or as a page to walk through it; with weights, how they fit. Imports no torch."""
+    from converters import summary
+    from converters.convert import file_name
+    from converters.drawing.draw import draw as write
+    from converters.resolution import refuse_empty, resolve
+
+    graph = resolve(net, phase.upper(), tuple(stage or ()), level, _shapes(shape))
+    refuse_empty(graph, net)
+    fit = summary.fit(graph, weights) if weights else None
+    print(f"wrote {write(graph, output or Path(f'{file_name(graph.name, net)}.svg'), fit.kept if fit else ())}")
+    _print_notes(graph.notes)
+    if fit:
+        _print_fit(fit)
+    raise typer.Exit(1 if fit and (fit.wrong or fit.kept) else 0)
+
+
 @app.command()
 def upgrade(
     source: Annotated[Path, typer.Argument(help="A net or solver of any age.", show_default=False)],

@@ -3,6 +3,7 @@
 net = converters.load("deploy.prototxt", weights="net.caffemodel", phase="TEST")
 graph = converters.resolve("deploy.prototxt")          shapes and parameters, no torch, nothing allocated
 converters.to_source(net)  converters.to_onnx(net, path)
+converters.to_caffe(module, example, path)             any module that torch.fx traces, as layers of BVLC Caffe
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .caffe_export.trace import to_caffe
     from .net import CaffeNet, load
     from .onnx_export import to_onnx
     from .resolution import resolve
     from .source import to_source
 
-__all__ = ["CaffeNet", "load", "resolve", "to_onnx", "to_source"]
+__all__ = ["CaffeNet", "load", "resolve", "to_caffe", "to_onnx", "to_source"]
 
-_HOMES = {"CaffeNet": "net", "load": "net", "resolve": "resolution", "to_onnx": "onnx_export", "to_source": "source"}
+_HOMES = {
+    "CaffeNet": "net",
+    "load": "net",
+    "resolve": "resolution",
+    "to_caffe": "caffe_export.trace",
+    "to_onnx": "onnx_export",
+    "to_source": "source",
+}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something needs it, not before

@@ -114,6 +114,12 @@ class Graph:
         return {value.blob: value for value in self.values}
 
     @property
+    def value_names(self) -> dict[Value, str]:
+        """Name of each value: `conv1` for what a blob holds in the end, `conv1@0` for what was written over, there or through a view."""
+        last = self.last
+        return {v: v.blob if last[v.blob] == v and v.blob not in self.views else f"{v.blob}@{v.version}" for v in self.values}
+
+    @property
     def losses(self) -> tuple[tuple[Value, float], ...]:
         """The values that count in the objective, with their weights."""
         return tuple((top, w) for step in self.steps for top, w in zip(step.tops, step.loss_weights, strict=True) if w)
@@ -148,6 +154,8 @@ def _rules_of(net: Net) -> list[Rule]:
             if not layer.type:
                 raise UnsupportedLayer("the layer has no type")
             found.append(rule_for(layer.type))
+            if found[-1].refused:
+                raise UnsupportedLayer(f"{layer.type}: {found[-1].refused}")
         except UnsupportedLayer as exc:
             missing.append(f"  {layer.place}: layer {layer.name!r}: {exc}")
     if missing:
@@ -156,6 +164,9 @@ def _rules_of(net: Net) -> list[Rule]:
             f"{count} a type that Decant does not know:\n" + "\n".join(missing) + "\nA plug-in can add a rule: see docs/adding-a-layer.md"
         )
     return found
+
+
+_QUANTIZED = "computes in float; the low-precision arithmetic of quantization_param is left out"
 
 
 class _Builder:
@@ -198,6 +209,8 @@ class _Builder:
             self._feed(layer, made)
             return
         _check_shapes(made.tops)
+        notes = (made.note, _QUANTIZED if layer.spec.has("quantization_param") else "")
+        self.notes += [f"{layer.place}: {layer.name!r}: {note}" for note in notes if note]
         self._count_readers(layer, bottoms)
         weights = _loss_weights(layer, rule, len(tops))
         new = self._tops(layer, rule, bottoms, tops, made.tops)

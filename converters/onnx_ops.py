@@ -14,7 +14,8 @@ from torch import Tensor
 def translations() -> dict[Any, Callable[..., Any]]:
     """{operator: its translation}, for torch.onnx.export; registers the operators with torch the first time."""
     _register()
-    return {torch.ops.decant.detections.default: _detections()}
+    operators = torch.ops.decant
+    return {operators.detections.default: _detections(), operators.roi_pool.default: _roi_pool(), operators.suppressed.default: _suppressed()}
 
 
 def _register() -> None:
@@ -27,6 +28,50 @@ def _register() -> None:
     @detections.register_fake
     def _(boxes: Tensor, scores: Tensor, background: int, nms_threshold: float, top_k: int, keep_top_k: int, confidence_threshold: float) -> Tensor:
         return boxes.new_empty((1, 1, torch.library.get_ctx().new_dynamic_size(), 7))
+
+    @torch.library.custom_op("decant::roi_pool", mutates_args=())
+    def roi_pool(x: Tensor, regions: Tensor, high: int, wide: int, scale: float) -> Tensor:
+        raise NotImplementedError("this operator is for export; the eager module computes by itself")
+
+    @roi_pool.register_fake
+    def _(x: Tensor, regions: Tensor, high: int, wide: int, scale: float) -> Tensor:
+        return x.new_empty((regions.shape[0], x.shape[1], high, wide))
+
+    @torch.library.custom_op("decant::suppressed", mutates_args=())
+    def suppressed(box: Tensor, score: Tensor, overlap: float, most: int) -> Tensor:
+        raise NotImplementedError("this operator is for export; the eager module computes by itself")
+
+    @suppressed.register_fake
+    def _(box: Tensor, score: Tensor, overlap: float, most: int) -> Tensor:
+        return box.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.int64)
+
+
+def _roi_pool() -> Callable[..., Any]:
+    from onnxscript import opset18 as op
+
+    def translate(x: Any, regions: Any, high: int, wide: int, scale: float) -> Any:
+        """ONNX's MaxRoiPool is Fast R-CNN's."""
+        return op.MaxRoiPool(x, regions, pooled_shape=[high, wide], spatial_scale=scale)
+
+    return translate
+
+
+def _suppressed() -> Callable[..., Any]:
+    from onnxscript import opset18 as op
+
+    def translate(box: Any, score: Any, overlap: float, most: int) -> Any:
+        """box [K, 4] by falling score [K] -> places [M]. Both ends of a box are inside, so it is one wider than ONNX takes it."""
+        box = op.Add(box, op.Constant(value_floats=[0.0, 0.0, 1.0, 1.0]))
+        selected = op.NonMaxSuppression(
+            op.Unsqueeze(box, op.Constant(value_ints=[0])),
+            op.Unsqueeze(score, op.Constant(value_ints=[0, 1])),
+            op.Constant(value_ints=[most]),
+            op.Constant(value_floats=[overlap]),
+            op.Constant(value_floats=[-3.0e38]),
+        )
+        return op.Gather(selected, op.Constant(value_int=2), axis=1)
+
+    return translate
 
 
 def _detections() -> Callable[..., Any]:

@@ -28,6 +28,7 @@ class ParamBlob:
     shape: Shape
     filler: Message | None = None  # none: zeros
     learned: bool = True  # BatchNorm's statistics are not
+    also: tuple[Shape, ...] = ()  # other shapes of the same values that files have
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Recipe:
 
     `tops` are the shapes of the outputs. `macs` are multiply-adds of one pass. `reads` are the bottoms that the module takes
     (None: all, in order). `constants` are values for buffers that no file of weights holds. `onnx` is empty, or says why ONNX
-    cannot express the module with these arguments.
+    cannot express the module with these arguments. `note` says what was assumed, if anything.
     """
 
     module: str | type[nn.Module]
@@ -47,6 +48,7 @@ class Recipe:
     reads: tuple[int, ...] | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
     onnx: str = ""
+    note: str = ""
 
     def build(self) -> nn.Module:
         """The module, its parameters not yet filled."""

@@ -8,7 +8,7 @@ an entry point of the group `decant.layers`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt import NetError, UnsupportedLayer
+from prototxt.message import new, to_dict
 from prototxt.net import Layer
 
 from .recipe import Recipe, Shape
@@ -54,6 +55,7 @@ class Rule:
     shares: bool = False
     onnx: str = ""  # why ONNX cannot express it; empty if it can
     differs: str = ""  # how it differs from Caffe; empty if it does not
+    refused: str = ""  # why the type has no meaning that could be told; empty for a real rule
 
 
 _RULES: dict[str, Rule] = {}
@@ -80,6 +82,16 @@ def layer(
         return make
 
     return register
+
+
+def refuse(kind: str, why: str) -> None:
+    """Register a type that is known but has no single meaning: a net that has it is refused with `why`."""
+
+    def make(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+        raise UnsupportedLayer(why)
+
+    layer(kind, bottoms=(0, None), tops=(0, None))(make)
+    _RULES[kind] = replace(_RULES[kind], refused=why)
 
 
 _PYTHON: dict[tuple[str, str], RuleFunction] = {}
@@ -133,6 +145,14 @@ def rule_for(kind: str) -> Rule:
     raise UnsupportedLayer(f"no rule for layer type {kind!r}" + (f"; did you mean {lower[near[0]]!r}?" if near else ""))
 
 
+HOW_TO_RUN = frozenset(  # fields of forks that choose a library, a precision or a way to distribute, and mean nothing for the values
+    (
+        "backward_math", "backward_type", "cudnn_math_override", "debug", "engine", "forward_math", "forward_type", "fuse",
+        "mn_activation_param", "mn_grad_compress_param", "mn_param_grad_compress_param", "multinode", "quantization_param", "reshape_every_iter",
+    )
+)  # fmt: skip
+
+
 class Tracked:
     """A message that remembers which of its fields were read, so that no fork's field is passed over in silence."""
 
@@ -176,6 +196,8 @@ class Tracked:
         message = self._message
         found = [name for name in message.unknown if name not in self._read]
         for field, value in message.written():
+            if field.name in HOW_TO_RUN:
+                continue
             if field.name in self._read:
                 for inner in _listed(self._inner.get(field.name)):
                     found += [f"{field.name}.{name}" for name in inner.passed_over()]
@@ -203,4 +225,12 @@ def axis_of(axis: int, axes: int, *, what: str = "axis", behind: bool = False) -
 
 def filler(spec: Any, name: str) -> Any:
     """The filler message `name` of a parameter message, or None (zeros) if the file has none."""
-    return getattr(spec, name).message if spec.has(name) else None
+    if not spec.has(name):
+        return None
+    message = getattr(spec, name).message
+    if message.kind.name:
+        return message
+    try:  # inside a message that no schema has
+        return new("FillerParameter", **to_dict(message))
+    except AttributeError as exc:
+        raise NetError(f"{name}: {exc}") from exc

@@ -138,7 +138,7 @@ def _copy_layer(step: Step, module: nn.Module, layer: LayerBlobs, weights: Weigh
         if (layer.name, i) in weights.shared:
             raise WeightsError(f"{where}: blob {i} is missing, and the net does not share it with another layer")
         shape = step.params[i].blob.shape
-        if not fits(blob, shape):
+        if not any(fits(blob, s) for s in (shape, *step.params[i].blob.also)):
             raise WeightsError(
                 f"{where}: blob {i} ({step.params[i].blob.name}) has shape {list(blob.shape)}, in the net {list(shape)} ({step.place})"
             )

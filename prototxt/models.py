@@ -143,7 +143,11 @@ def _write_hdf5(path: Path, model: Model) -> None:
     with h5py.File(path, "w") as f:
         data = f.create_group("data")
         for layer in model.layers:
-            group = data.require_group(layer.name) if layer.name else data
+            if not layer.name:
+                if layer.blobs:
+                    raise WeightsError(f"{path}: a layer without a name has weights, and HDF5 has no place for it; write a .caffemodel")
+                continue
+            group = data.require_group(layer.name)
             for i, blob in enumerate(layer.blobs):
                 group.create_dataset(str(i), data=np.asarray(blob.array, np.float32).reshape(plain_shape(layer.spec.type, i, blob)))
 

@@ -79,6 +79,7 @@ class _Reader:
 
     def __init__(self, text: str, path: str | Path) -> None:
         self.text, self.path = text, path
+        self._no_mistakes: set[tuple[Kind, str]] = set()  # unknown scalars that were looked at
         self._depth = 0  # of messages around the place where the careful half is
 
     # The fast half ----------------------------------------------------------------------------------------------------
@@ -288,10 +289,20 @@ class _Reader:
             message.values[field.name] = value
 
     def _keep(self, message: Message, name: str, at: int, value: Any) -> None:
-        if not isinstance(value, Message):
+        if not isinstance(value, Message) and (message.kind, name) not in self._no_mistakes:
             self._refuse_mistake(message.kind, name, at)
+            self._no_mistakes.add((message.kind, name))
+        if name not in message.unknown:
+            self._refuse_json_name(message, name, at)
         message.unknown.setdefault(name, []).append(value)
         message.places.setdefault(name, at)
+
+    def _refuse_json_name(self, message: Message, name: str, at: int) -> None:
+        """`convolutionParam { }` is no fork's message, but protobuf's other spelling, which its text does not take."""
+        plain = name.lower().replace("_", "")
+        known = next((field for field in message.kind.fields if field.replace("_", "") == plain), None)
+        if known is not None:
+            self._fail(at, f"{message.kind.name} has no field {name!r}; did you mean {known!r}?")
 
     def _refuse_mistake(self, kind_: Kind, name: str, at: int) -> None:
         """Forks bring messages, seldom scalars: an unknown scalar that is nearly a known field, or that belongs into a message

@@ -65,9 +65,11 @@ _NET = {2: _V1, 100: _V2}
 
 
 def _net(wire: Wire, path: Path) -> Weights:
-    """All layers of the file."""
-    fields = wire.fields(0, len(wire.data))
-    return Weights(path, tuple(_layer(wire, at, stop, _NET[n]) for n, kind, at, stop in fields if n in _NET and kind == BYTES))
+    """All layers of the file, which are of one generation."""
+    found = [(n, at, stop) for n, kind, at, stop in wire.fields(0, len(wire.data)) if n in _NET and kind == BYTES]
+    if len({n for n, _, _ in found}) > 1:
+        raise WeightsError(f"{path}: has `layer` and `layers`: V2 and V1 layers cannot stand in one file")
+    return Weights(path, tuple(_layer(wire, at, stop, _NET[n]) for n, at, stop in found))
 
 
 def _layer(wire: Wire, start: int, stop: int, roles: dict[int, str]) -> LayerBlobs:
@@ -109,6 +111,8 @@ def _read_hdf5(path: Path) -> Weights:
 
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Group):
+            if "/" not in name:
+                raise WeightsError(f"{path}: /data/{name} is a data set; Caffe has a group of blobs for each layer there")
             return
         found = {int(key): member(item, key, path, WeightsError) for key in item if key.isascii() and key.isdecimal() and len(key) < 10}
         datasets = {index: dataset for index, dataset in found.items() if isinstance(dataset, h5py.Dataset)}

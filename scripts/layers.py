@@ -32,7 +32,8 @@ def page() -> str:
         recorded = name in WITH_DATA or (ROOT / "tests/conformance/layers" / name).is_dir()
         how = "exact" if recorded else "by its definition"
         how += f"; {rule.differs}" if rule.differs else ""
-        onnx = f"no: {rule.onnx}" if rule.onnx else "yes"
+        how = f"refused: {rule.refused}" if rule.refused else how
+        onnx = f"no: {rule.onnx}" if rule.onnx else "no" if rule.refused else "yes"
         rows.append(f"| {name} | {family} | {how} | {onnx} |\n")
     return HEAD + "".join(rows)
 

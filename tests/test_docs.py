@@ -39,8 +39,10 @@ def folder(tmp_path: Path) -> Path:
         ("old.prototxt", "nets/v1-classifier.prototxt"),
     ):
         shutil.copy(CORPUS / source, tmp_path / name)
-    for source in (CORPUS / "solvers/conv_net").iterdir():
+    for source in [*(CORPUS / "solvers/conv_net").iterdir(), *(CORPUS / "data/images_color").glob("*.png")]:
         shutil.copy(source, tmp_path)
+    shutil.copy(CORPUS / "data/images_color/list.txt", tmp_path / "images.txt")
+    shutil.copytree(CORPUS / "data/lmdb_raw_gray/db", tmp_path / "train_lmdb")
     for name in ("prototxt", "converters", "pycls", "benchmarks", "cli.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
@@ -53,7 +55,7 @@ def test_commands_run(command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("text", [text for page, text in blocks("python") if page == "README.md"])
+@pytest.mark.parametrize("text", [text for page, text in blocks("python") if page in ("README.md", "data.md")])
 def test_examples_run(text: str, folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -118,7 +118,7 @@ def test_what_has_no_meaning_is_refused(layer: str) -> None:
 
 def test_anchors_are_those_of_faster_rcnn() -> None:
     """The nine windows that the paper's code prints."""
-    from converters.modules.proposal import base_anchors
+    from converters.modules.regions import base_anchors
 
     want = [
         [-84, -40, 99, 55], [-176, -88, 191, 103], [-360, -184, 375, 199],
@@ -138,7 +138,7 @@ def test_proposals_equal_a_loop(generator: torch.Generator) -> None:
     net = converters.load(parse_text(fed + f'layer {{ type: "Python" bottom: "x0" bottom: "x1" bottom: "x2" top: "y" python_param {{ {param} }} }}'))
     got = net.blobs({"x0": score, "x1": delta, "x2": info})["y"].numpy()
 
-    from converters.modules.proposal import base_anchors
+    from converters.modules.regions import base_anchors
 
     boxes = []
     for i in range(rows):

@@ -24,7 +24,12 @@ def relu(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 @layer("ReLU6")
 def relu6(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6), or another threshold."""
+    p = layer.spec.get("relu6_param")
+    if p is not None and p.get("negative_slope", 0) != 0:
+        raise NetError("relu6_param { negative_slope } has no rule here")
+    if p is not None and p.get("threshold", 6) != 6:
+        return Recipe("nn.Hardtanh", {"min_val": 0.0, "max_val": p.threshold}, shapes)
     return Recipe("nn.ReLU6", {}, shapes)
 
 
@@ -118,11 +123,20 @@ def swish(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 @layer("Dropout")
 def dropout(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """Zeroes a value with probability dropout_ratio in training, and scales the others by 1 / (1 - ratio)."""
+    """Zeroes a value with probability dropout_ratio in training, and scales the others by 1 / (1 - ratio).
+
+    With a fork's scale_train: false training does not scale, and inference does, by 1 - ratio (py-faster-rcnn).
+    """
     ratio = layer.spec.dropout_param.dropout_ratio
+    for name, usual in (("random_seed", None), ("sample_weights_test", False)):
+        if layer.spec.dropout_param.get(name, usual) != usual and name != "random_seed":
+            raise NetError(f"{name} is a fork's own and has no rule here")
     if not 0 <= ratio < 1:
         raise NetError(f"dropout_ratio {ratio:g}: from 0 to below 1")
     args: dict[str, Any] = {"p": ratio}
+    if not layer.spec.dropout_param.get("scale_train", True):
+        args |= {"training": layer.phase == "TRAIN"} if layer.spec.has("phase") else {}
+        return Recipe("activation.UnscaledDropout", args, shapes)
     if layer.spec.has("phase"):
         args["training"] = layer.phase == "TRAIN"
         return Recipe("activation.PhaseDropout", args, shapes)

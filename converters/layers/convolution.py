@@ -15,7 +15,7 @@ from ..recipe import ParamBlob, Recipe, Shape
 from ..registry import axis_of, filler, layer
 
 
-@layer("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise", bottoms=(1, None), tops=(1, None), equal_counts=True,
+@layer("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise", "HoleConvolution", bottoms=(1, None), tops=(1, None), equal_counts=True,
        in_place="a convolution cannot overwrite what it reads")  # fmt: skip
 def convolution(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, spatial...] -> [N, num_output, floor((in + 2 pad - extent) / stride) + 1 ...]."""
@@ -54,7 +54,7 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
         raise NetError(f"its bottoms share one set of weights, so their shapes must be equal: {', '.join(str(list(s)) for s in shapes)}")
     kernel, stride, pad, dilation = _window(p, spatial)
     channels, out = shape[axis], p.num_output
-    group = channels if layer.type != "Convolution" and not transposed and not p.has("group") else p.group
+    group = channels if layer.type in ("DepthwiseConvolution", "ConvolutionDepthwise") and not p.has("group") else p.group
     if out < 1:
         raise NetError("num_output is missing or 0")
     if group < 1 or channels % group or out % group:
@@ -85,6 +85,10 @@ def _window(p: Any, spatial: int) -> tuple[tuple[int, ...], ...]:
     stride = _sizes(p, "stride", "stride", spatial, 1)
     pad = _sizes(p, "pad", "pad", spatial, 0)
     dilation = _sizes(p, "dilation", None, spatial, 1)
+    if p.has("hole") or p.has("hole_h") or p.has("hole_w"):  # DeepLab's older name
+        if p.dilation:
+            raise NetError("has dilation and the older hole; write one of the two")
+        dilation = (p.hole,) * spatial if p.has("hole") else (p.get("hole_h", 1), p.get("hole_w", 1))
     for name, sizes, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("pad", pad, 0), ("dilation", dilation, 1)):
         if min(sizes) < least:
             raise NetError(f"{name} {list(sizes)}: each must be at least {least}")

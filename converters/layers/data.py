@@ -92,6 +92,25 @@ def _images(layer: Layer, p: Any, *, size: tuple[int, int] | None = None, channe
     return Inputs(((p.batch_size, count, height, width), *labels), note)
 
 
+@layer("CPMData", "DenseImageData", "ImageSegData", "MultiLabelImageData", "SegData", "VideoData", bottoms=0, tops=(1, None),
+       differs="becomes inputs of given shapes; the file that a fork reads is not read")  # fmt: skip
+def data_of_forks(layer: Layer, shapes: tuple[Shape, ...]) -> Inputs:
+    """Whatever a fork reads: its shapes must be given."""
+    layer.spec.message  # noqa: B018  all of it concerns the reader of the data, not the net
+    return Inputs((None,) * len(layer.tops))
+
+
+@layer("HDF5Output", bottoms=2, tops=0, differs="writes no file; its bottoms are among what net.blobs gives")
+def hdf5_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Two blobs of one batch size, which Caffe writes to a file."""
+    p = layer.spec.hdf5_output_param
+    if not p.file_name:
+        raise NetError("hdf5_output_param must name its file_name")
+    if not all(shapes) or shapes[0][0] != shapes[1][0]:
+        raise NetError(f"{list(shapes[0])} and {list(shapes[1])} must have one batch size")
+    return Recipe("shape.Silence", {}, ())
+
+
 @layer("DummyData", bottoms=0, tops=(1, None))
 def dummy_data(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Tops filled by fillers: a constant one once, a random one anew in each pass."""

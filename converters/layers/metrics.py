@@ -1,4 +1,4 @@
-"""Accuracy."""
+"""Accuracy, and SegAccuracy of the segmentation forks."""
 
 from __future__ import annotations
 
@@ -27,3 +27,20 @@ def accuracy(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if len(layer.tops) == 2:
         return Recipe("metrics.Accuracy", args | {"per_class": True}, ((), (shapes[0][axis],)))
     return Recipe("metrics.Accuracy", args, ((),))
+
+
+@layer("SegAccuracy", bottoms=2, tops=(1, None))
+def seg_accuracy(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Scores [N, C, H, W] and labels [N, 1, H, W] -> [1, 1, 1, 3]: accuracy, mean recall, mean Jaccard index; a further top for each output_label."""
+    p = layer.spec.seg_accuracy_param
+    if not p.get("reset", True) or p.has("metric"):
+        raise NetError("seg_accuracy_param { reset: false } and { metric } have no rule here")
+    x, label = shapes
+    if len(x) != 4 or x[1] < 2 or label != (x[0], 1, *x[2:]):
+        raise NetError(f"takes scores [N, C, H, W] of 2 classes or more and labels [N, 1, H, W], not {list(x)} and {list(label)}")
+    listed = p.get("output_label", [])
+    outputs = tuple(listed) if isinstance(listed, list) else (listed,)
+    if len(layer.tops) != len(outputs) + 1 or any(not 0 <= k < x[1] for k in outputs):
+        raise NetError(f"{len(layer.tops)} tops and {len(outputs)} output_label: one top more, and each label below {x[1]}")
+    args: dict[str, Any] = {"ignored": tuple(p.ignore_label)} | ({"outputs": outputs} if outputs else {})
+    return Recipe("metrics.SegAccuracy", args, ((1, 1, 1, 3),) * len(layer.tops))

@@ -1,4 +1,4 @@
-"""RNN, LSTM and LSTMUnit: time-major sequences [T, N, ...], whose streams restart where `cont` [T, N] is 0."""
+"""RNN, LSTM, LSTMUnit and a fork's Lstm: time-major sequences [T, N, ...], whose streams restart where `cont` [T, N] is 0."""
 
 from __future__ import annotations
 
@@ -45,6 +45,28 @@ def lstm_unit(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if len(cell) != 3 or cell[0] != 1 or gates != (1, cell[1], 4 * cell[2]) or cont != cell[:2]:
         raise NetError(f"takes c [1, N, D], gates [1, N, 4 D] and cont [1, N], not {[list(s) for s in shapes]}")
     return Recipe("recurrent.LSTMUnit", {}, (cell, cell), macs=3 * prod(cell))
+
+
+@layer("Lstm", bottoms=(1, 2), in_place=IN_PLACE, differs=FRESH)
+def fork_lstm(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """x [T N, ...] (, clip [T N], 0 where a stream restarts) -> [T N, D]; gates input, forget, output, candidate (junhyukoh/caffe-lstm)."""
+    p = layer.spec.get("lstm_param")
+    hidden = 0 if p is None else p.get("num_output", 0)
+    streams = 1 if p is None else p.get("batch_size", 1)
+    if not isinstance(hidden, int) or hidden < 1 or not isinstance(streams, int) or streams < 1:
+        raise NetError("lstm_param must name num_output, and batch_size if it is not 1")
+    x = shapes[0]
+    if len(x) == 3 or not x or x[0] % streams or (len(shapes) == 2 and (prod(shapes[1]) != x[0] or shapes[1][:1] != x[:1])):
+        raise NetError(f"takes x [T * {streams}, ...] and clip [T * {streams}], not {[list(s) for s in shapes]}; 3 axes are another fork's Lstm")
+    features = prod(x[1:])
+    args: dict[str, Any] = {"features": features, "hidden": hidden, "streams": streams}
+    args |= {"threshold": p.get("clipping_threshold")} if p.get("clipping_threshold", 0) > 0 else {}
+    blobs = (
+        ParamBlob("weight_x", (4 * hidden, features), filler(p, "weight_filler")),
+        ParamBlob("weight_h", (4 * hidden, hidden), filler(p, "weight_filler")),
+        ParamBlob("bias", (4 * hidden,), filler(p, "bias_filler")),
+    )
+    return Recipe("recurrent.ClippedLSTM", args, ((x[0], hidden),), blobs, macs=x[0] * 4 * hidden * (features + hidden))
 
 
 def _sizes(layer: Layer, shapes: tuple[Shape, ...], *, states: int) -> tuple[int, int, int | None]:

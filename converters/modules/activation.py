@@ -118,3 +118,15 @@ class PhaseDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, training=self.always)
+
+
+class UnscaledDropout(nn.Module):
+    """Dropout that scales after training and not in it: zeroes with probability p, then x * (1 - p)."""
+
+    def __init__(self, p: float, training: bool | None = None) -> None:
+        super().__init__()
+        self.p, self.always = p, training
+
+    def forward(self, x: Tensor) -> Tensor:
+        training = self.training if self.always is None else self.always
+        return x * (torch.rand_like(x) >= self.p) if training else x * (1 - self.p)

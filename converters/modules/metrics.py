@@ -1,4 +1,4 @@
-"""Caffe's Accuracy."""
+"""Caffe's Accuracy, and that of segmentations."""
 
 from __future__ import annotations
 
@@ -25,3 +25,34 @@ class Accuracy(nn.Module):
             return accuracy
         member = torch.nn.functional.one_hot(label.flatten(), x.shape[-1]).to(x.dtype) * valid.flatten()[:, None]
         return accuracy, (member * hit.flatten()[:, None]).sum(0) / member.sum(0).clamp(min=1)
+
+
+class SegAccuracy(nn.Module):
+    """Of the confusion of all places of a batch: accuracy, mean recall of the classes that occur, mean Jaccard index of all; [1, 1, 1, 3].
+
+    A class that neither occurs nor is predicted has the index 1. For each of `outputs` a further result: its precision, recall and index.
+    """
+
+    def __init__(self, ignored: tuple[int, ...] = (), outputs: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.ignored, self.outputs = ignored, outputs
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
+        x, classes = x.detach(), x.shape[1]
+        place = torch.arange(classes, device=x.device).view(-1, 1, 1)
+        guess = torch.where(x == x.amax(1, keepdim=True), place, classes).amin(1).flatten()  # of equals the first
+        true = label.detach().long().flatten()
+        counts = (true >= 0) & (true < classes)
+        for value in self.ignored:
+            counts = counts & (true != value)
+        pair = torch.where(counts, true * classes + guess, classes * classes)
+        confusion = torch.zeros(classes * classes + 1, device=x.device, dtype=x.dtype).index_add(0, pair, torch.ones_like(pair, dtype=x.dtype))
+        confusion = confusion[:-1].view(classes, classes)
+        hit, occurs, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        recall, union = hit / occurs.clamp(min=1), occurs + guessed - hit
+        jaccard = torch.where(union == 0, 1.0, hit / union.clamp(min=1))
+        whole = torch.stack((hit.sum() / confusion.sum().clamp(min=1), recall.sum() / (occurs > 0).sum().clamp(min=1), jaccard.mean()))
+        precision = hit / guessed.clamp(min=1)
+        results = [whole, *(torch.stack((precision[k], recall[k], jaccard[k])) for k in self.outputs)]
+        shaped = tuple(r.to(x.dtype).view(1, 1, 1, 3) for r in results)
+        return shaped if self.outputs else shaped[0]

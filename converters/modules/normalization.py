@@ -149,3 +149,53 @@ class Normalize(nn.Module):
         """x by its norm."""
         axes = tuple(range(1, x.dim())) if self.across_spatial else (1,)
         return x / (x.square().sum(axes, keepdim=True) + self.eps).sqrt()
+
+
+class ScaledBatchNorm(nn.Module):
+    """weight * (x - mean) / sqrt(variance + eps) + bias in one layer, as forks have it. Statistics are running averages.
+
+    A training pass moves them by 1 - momentum towards the batch's mean and its biased variance. `stored` true: always the averages
+    (frozen: weight and bias are constants then); false: always the batch's; None: the averages in eval mode. `correction` is a third
+    statistic that the stored ones are divided by (NVIDIA's). Shapes: [N, C, ...].
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(
+        self, channels: int, eps: float = 1e-5, momentum: float = 0.9, stored: bool | None = None, frozen: bool = False, correction: bool = False
+    ) -> None:
+        super().__init__()
+        self.eps, self.momentum, self.stored = eps, momentum, stored
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.zeros(channels))
+        self.factor: Tensor | None
+        self.register_buffer("factor", torch.ones(1) if correction else None)
+        self.weight = nn.Parameter(torch.ones(channels), requires_grad=not frozen)
+        self.bias = nn.Parameter(torch.zeros(channels), requires_grad=not frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stored = not self.training if self.stored is None else self.stored
+        if stored:
+            factor = 1.0 if self.factor is None else torch.where(self.factor == 0, 0.0, 1 / self.factor)
+            return F.batch_norm(x, self.mean * factor, self.variance * factor, self.weight, self.bias, eps=self.eps)
+        axes = [0, *range(2, x.dim())]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        with torch.no_grad():
+            self.mean.lerp_(mean, 1 - self.momentum)
+            self.variance.lerp_(variance, 1 - self.momentum)
+        shape = (-1, *(1,) * (x.dim() - 2))
+        factor = self.weight * (variance + self.eps).rsqrt()
+        return (x - mean.view(shape)) * factor.view(shape) + self.bias.view(shape)
+
+
+class BatchStatistics(nn.Module):
+    """weight * (x - mean) / sqrt(variance + eps) + bias with the batch's own statistics, in training and after it (SegNet)."""
+
+    def __init__(self, channels: int, eps: float = 1e-9) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def lstm_step(cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_step(cell: Tensor, gates: Tensor, cont: Tensor | float) -> tuple[Tensor, Tensor]:
     """cell [..., D], gates [..., 4 D] in the order input, forget, output, candidate, cont [..., 1] -> the next cell and state."""
     keep, forget, give, candidate = gates.chunk(4, -1)
     cell = cont * forget.sigmoid() * cell + keep.sigmoid() * candidate.tanh()
@@ -76,3 +76,30 @@ class RNN(nn.Module):
             states.append(state)
         outputs = F.linear(torch.stack(states), self.weight_ho, self.bias_o).tanh()
         return (outputs, state[None]) if self.expose_hidden else outputs
+
+
+class ClippedLSTM(nn.Module):
+    """x [T * streams, ...] (, clip [T * streams], 0 where a stream restarts) -> [T * streams, D], from a state of zero.
+
+    The gradient of the gates is cut to -threshold .. threshold. From github.com/junhyukoh/caffe-lstm.
+    """
+
+    def __init__(self, features: int, hidden: int, streams: int = 1, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.hidden, self.streams, self.threshold = hidden, streams, threshold
+        self.weight_x = nn.Parameter(torch.empty(4 * hidden, features))
+        self.weight_h = nn.Parameter(torch.empty(4 * hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(4 * hidden))
+
+    def forward(self, x: Tensor, clip: Tensor | None = None) -> Tensor:
+        inputs = F.linear(x.flatten(1), self.weight_x, self.bias).unflatten(0, (-1, self.streams))
+        kept = None if clip is None else clip.detach().reshape(-1, self.streams, 1)
+        state = cell = inputs.new_zeros(self.streams, self.hidden)
+        states = []
+        for step, given in enumerate(inputs.unbind(0)):
+            gates = given + F.linear(state if kept is None else state * kept[step], self.weight_h)
+            if self.threshold and gates.requires_grad:
+                gates.register_hook(lambda g: g.clamp(-self.threshold, self.threshold))
+            cell, state = lstm_step(cell, gates, 1.0 if kept is None else (kept[step] != 0).to(cell.dtype))
+            states.append(state)
+        return torch.cat(states)

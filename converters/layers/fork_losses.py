@@ -1,0 +1,108 @@
+"""Losses that only forks have. Where one name has several meanings, the fields must tell which."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from prototxt import NetError, UnsupportedLayer
+from prototxt.message import new
+from prototxt.net import Layer
+
+from ..recipe import ParamBlob, Recipe, Shape
+from ..registry import axis_of, filler, layer, refuse
+
+
+@layer("L1Loss", bottoms=2, automatic=True)
+def l1_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """sum |a - b| / N -> ()."""
+    a, b = shapes
+    if not a or a[0] != b[0] or prod(a) != prod(b):
+        raise NetError(f"{list(a)} and {list(b)} must have one batch size and one count")
+    return Recipe("fork_losses.L1Loss", {}, ((),), macs=prod(a))
+
+
+@layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(1, 2), automatic=True)
+def smooth_l1_loss_ohem(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """[N, C, ...] twice, and by choice weights -> (), and by choice the loss of each place [N, 1, H, W] (R-FCN)."""
+    if any(prod(shape) != prod(shapes[0]) for shape in shapes) or not 2 <= len(shapes[0]) <= 4:
+        raise NetError(f"bottoms {[list(s) for s in shapes]} must have 2 to 4 axes and the same count")
+    args = _divisor(layer) | ({"each": True} if len(layer.tops) == 2 else {})
+    return Recipe("fork_losses.SmoothL1LossEach", args, ((), _places(shapes[0]))[: len(layer.tops)], macs=prod(shapes[0]))
+
+
+@layer("SoftmaxWithLossOHEM", bottoms=2, tops=(1, 3), automatic=True)
+def softmax_with_loss_ohem(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Logits and labels -> (), the probabilities, and the loss of each label (R-FCN)."""
+    axis = axis_of(layer.spec.softmax_param.axis, len(shapes[0]))
+    if prod(shapes[1]) * shapes[0][axis] != prod(shapes[0]) or len(shapes[0]) > 4 or len(shapes[1]) > 4:
+        raise NetError(f"{prod(shapes[1])} labels {list(shapes[1])} do not go with {list(shapes[0])} along axis {axis}")
+    args = {"axis": axis, **_divisor(layer), **_ignored(layer)} | ({"outputs": len(layer.tops)} if len(layer.tops) > 1 else {})
+    tops = ((), _four(shapes[0]), _four(shapes[1]))[: len(layer.tops)]
+    return Recipe("fork_losses.SoftmaxWithLossEach", args, tops, macs=prod(shapes[0]))
+
+
+@layer("CenterLoss", bottoms=2, automatic=True, differs="nothing; the gradient of a centre is caffe-face's own and no derivative")
+def center_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Features [N, K] and labels [N] -> (): half the squared distance to the centre of the label's class, by N (Wen et al. 2016)."""
+    p = layer.spec.center_loss_param
+    axis = axis_of(p.axis, len(shapes[0]))
+    samples, size = prod(shapes[0][:axis]), prod(shapes[0][axis:])
+    if p.num_output < 1 or prod(shapes[1]) != samples:
+        raise NetError(f"needs num_output, the number of classes, and a label for each of the {samples} samples, not {list(shapes[1])}")
+    centres = ParamBlob("centres", (p.num_output, size), filler(p, "center_filler") or new("FillerParameter", type="constant"))
+    return Recipe("fork_losses.CenterLoss", {"classes": p.num_output, "size": size}, ((),), (centres,), macs=prod(shapes[0]))
+
+
+@layer("FocalLoss", "SoftmaxFocalLoss", bottoms=2, tops=(1, 2), automatic=True)
+def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Logits [N, C, ...] and labels [N, ...] -> (): -alpha (1 - p)^gamma log p of the label's softmax p (Lin et al. 2017).
+
+    Forks differ in the defaults of alpha (1, 0.25, 0.75), and some take the sigmoid: both numbers must be written, and labels be classes.
+    """
+    p = layer.spec.get("focal_loss_param")
+    written = {} if p is None else {name: p.get(name) for name in ("alpha", "gamma", "gama", "type", "beta") if p.has(name)}
+    gamma = written.get("gamma", written.get("gama"))
+    if gamma is None or not isinstance(written.get("alpha"), (int, float)):
+        raise UnsupportedLayer(
+            "forks' FocalLoss have other defaults: alpha 1 (CaffeMex), 0.25 or 0.75, and gamma 2; write focal_loss_param { alpha: gamma: }"
+        )
+    if str(written.get("type", "ORIGIN")) not in ("ORIGIN", "0"):
+        raise UnsupportedLayer(f"focal_loss_param {{ type: {written['type']} }} has no rule here; ORIGIN has")
+    axis = axis_of(layer.spec.softmax_param.axis, len(shapes[0]))
+    if prod(shapes[1]) * shapes[0][axis] != prod(shapes[0]) or shapes[0][axis] < 2:
+        raise UnsupportedLayer(
+            f"labels {list(shapes[1])} for {list(shapes[0])}: one class for each place, over a softmax along axis {axis}, is one reading; one 0 or 1 "
+            "for each value, over a sigmoid, is another fork's, which has no rule here"
+        )
+    args = {"axis": axis, "alpha": float(written["alpha"]), "gamma": float(gamma), **_divisor(layer), **_ignored(layer)}
+    args |= {"outputs": 2} if len(layer.tops) == 2 else {}
+    return Recipe("fork_losses.FocalLoss", args, ((), shapes[0])[: len(layer.tops)], macs=prod(shapes[0]))
+
+
+refuse(
+    "TripletLoss",
+    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative): max(0, margin + |a - p|^2 - |a - n|^2) by N in one, by 2 N in "
+    "another, and 1 - |a - n| / (|a - p| + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of each fork's own. "
+    "@layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md",
+)
+
+
+def _divisor(layer: Layer) -> dict[str, Any]:
+    """`normalization` as SoftmaxWithLoss reads it, or R-FCN's PRE_FIXED number."""
+    p = layer.spec.loss_param
+    mode = p.normalization if p.has("normalization") or not p.has("normalize") else "VALID" if p.normalize else "BATCH_SIZE"
+    return {"normalization": p.pre_fixed_normalizer if mode == "PRE_FIXED" else str(mode)}
+
+
+def _ignored(layer: Layer) -> dict[str, Any]:
+    p = layer.spec.loss_param
+    return {"ignore_label": p.ignore_label} if p.has("ignore_label") else {}
+
+
+def _four(shape: Shape) -> Shape:
+    return (*shape, 1, 1, 1, 1)[:4]
+
+
+def _places(shape: Shape) -> Shape:
+    return (shape[0], 1, *_four(shape)[2:])

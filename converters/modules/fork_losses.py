@@ -1,0 +1,122 @@
+"""Losses of forks; each gives a 0-d tensor first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def divided(total: Tensor, by: str | float, batch: int, count: int, valid: Tensor | None = None) -> Tensor:
+    """`total` by a number, or by FULL (all), VALID (those that count; None: all do), BATCH_SIZE or NONE; by 1 at least."""
+    if not isinstance(by, str):
+        return total / max(by, 1.0)
+    if by == "VALID" and valid is not None:
+        return total / valid.sum().clamp(min=1)
+    return total if by == "NONE" else total / max(batch if by == "BATCH_SIZE" else count, 1)
+
+
+class L1Loss(nn.Module):
+    """The sum of absolute differences, by the batch size."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
+
+
+class SmoothL1LossEach(nn.Module):
+    """0.5 d^2 where |d| < 1, else |d| - 0.5, of weighed differences, summed, by the places; and by choice the sum at each place [N, 1, H, W]."""
+
+    def __init__(self, normalization: str | float, each: bool = False) -> None:
+        super().__init__()
+        self.normalization, self.each = normalization, each
+
+    def forward(self, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        difference = a - b.reshape(a.shape)
+        if weight is not None:
+            difference = difference * weight.detach().reshape(a.shape)
+        cost = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
+        loss = divided(cost.sum(), self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))
+        return (loss, cost.sum(1).reshape(a.shape[0], 1, *(*a.shape[2:], 1, 1)[:2])) if self.each else loss
+
+
+class SoftmaxWithLossEach(nn.Module):
+    """-log softmax(x)[label] along `axis`, by the labels that count; then the probabilities and the loss of each label, with 4 axes."""
+
+    def __init__(self, axis: int, normalization: str | float, ignore_label: int | None = None, outputs: int = 1) -> None:
+        super().__init__()
+        self.axis, self.normalization, self.ignore_label, self.outputs = axis, normalization, ignore_label, outputs
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
+        batch, classes = math.prod(x.shape[: self.axis]), x.shape[self.axis]
+        log_p = x.log_softmax(self.axis).reshape(batch, classes, -1)
+        classes_of_label = label.detach().long().reshape(batch, -1)
+        valid = torch.ones_like(classes_of_label, dtype=torch.bool) if self.ignore_label is None else classes_of_label != self.ignore_label
+        cost = self.cost(log_p.gather(1, torch.where(valid, classes_of_label, 0)[:, None]).squeeze(1)) * valid
+        loss = divided(cost.sum(), self.normalization, batch, valid.numel(), valid)
+        if self.outputs == 1:
+            return loss
+        each = cost.reshape((*label.shape, 1, 1, 1, 1)[:4])
+        return (loss, self.probabilities(x), each)[: self.outputs]
+
+    def cost(self, log_p: Tensor) -> Tensor:
+        """What a label costs by the log of its probability, which is cut at the smallest float."""
+        return -log_p.clamp(min=-87.33654475)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """The softmax, with 4 axes."""
+        return x.softmax(self.axis).reshape((*x.shape, 1, 1, 1, 1)[:4])
+
+
+class FocalLoss(SoftmaxWithLossEach):
+    """-alpha (1 - p)^gamma log p of the label's softmax p, by the labels that count."""
+
+    def __init__(self, axis: int, alpha: float, gamma: float, normalization: str | float, ignore_label: int | None = None, outputs: int = 1) -> None:
+        super().__init__(axis, normalization, ignore_label, outputs)
+        self.alpha, self.gamma = alpha, gamma
+
+    def cost(self, log_p: Tensor) -> Tensor:
+        """Down-weighs the easy labels."""
+        return -self.alpha * (1 - log_p.exp()).pow(self.gamma) * log_p.clamp(min=-87.33654475)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """The softmax."""
+        return x.softmax(self.axis)
+
+
+class ToCentres(torch.autograd.Function):
+    """Half the mean squared distance of features [N, K] to their centres, with caffe-face's gradients.
+
+    To a centre: sum of (centre - x) over its samples by 1 + their number, whatever the weight of the loss.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centres: Tensor, label: Tensor) -> Tensor:
+        distance = x - centres[label]
+        ctx.save_for_backward(distance, label)
+        ctx.classes = len(centres)
+        return distance.square().sum() / (2 * len(x))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        distance, label = ctx.saved_tensors
+        count = torch.bincount(label, minlength=ctx.classes)
+        move = distance.new_zeros(ctx.classes, distance.shape[1]).index_add(0, label, -distance)
+        return gradient * distance / len(distance), move / (1 + count)[:, None], None
+
+
+class CenterLoss(nn.Module):
+    """Half the mean squared distance of features [N, K] to the centre of their class."""
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(classes, size))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        x, label = x.reshape(-1, self.centres.shape[1]), label.detach().long().flatten()
+        if torch.compiler.is_compiling():
+            return (x - self.centres[label]).square().sum() / (2 * len(x))
+        return ToCentres.apply(x, self.centres, label)  # type: ignore[no-any-return]
