@@ -31,13 +31,12 @@ POOLS = ("avg", "max", "avgmax", "flatten")
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Tasks that share more than the trunk: where it leaves, what lies before its heads, how fast it learns, which samples it wants.
+    """Tasks that share more than the trunk: where it leaves, what lies before its heads, how fast it learns.
 
     `at` is the blob or submodule that it reads; the model's own by default. What comes from there is pooled over its spatial axes
     (`pool`: avg, max, avgmax side by side, or flatten, as Caffe's InnerProduct does), then goes through a hidden layer with ReLU for
     each width in `hidden`. With `detach` the branch sends no gradient into the trunk. A `cosine` head has no bias and gives cosines, as LDAM
     needs them.
-    `sampler` names the draw that the branch wants its samples by (pycls.samplers); the trainer reads it.
     """
 
     tasks: tuple[str, ...]
@@ -48,7 +47,6 @@ class Branch:
     cosine: bool = False
     lr_mult: float = 1.0
     detach: bool = False
-    sampler: str = ""
 
 
 class CosineHead(nn.Module):
@@ -182,7 +180,8 @@ class MultiTaskModel(nn.Module):
     ) -> list[dict[str, Any]]:
         """Groups for any torch optimizer: rates times Caffe's multipliers, the trunk's and the branches'; frozen parameters too.
 
-        Without `decay_biases` parameters of one axis, biases and those of normalization, do not decay. Each group has a `name`.
+        Without `decay_biases` parameters of one axis, biases and those of normalization, do not decay. Each group has a `name`, and its
+        multiplier, which is in its rate already, as `lr_mult`: a schedule needs it, and pycls.updates would apply it again.
         """
         groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
         owners = {id(p): (f"branch {i}", b.lr_mult) for i, b in enumerate(self.branches) for p in self._branch_parameters(i)}

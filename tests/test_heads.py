@@ -241,8 +241,9 @@ def test_a_prior_makes_the_first_loss_the_entropy() -> None:
     assert made.task("odd").probabilities(out["odd"])[0].item() == pytest.approx(0.2)
     torch.testing.assert_close(out["kinds of loops.0"].sigmoid()[0], torch.tensor([0.1, 0.5, 0.9]))
     torch.testing.assert_close(out["order"].sigmoid()[0], torch.tensor([0.9, 0.7, 0.3, 0.1]))
-    target = shares.mul(200).long().repeat_interleave(torch.ones(4, dtype=torch.int64))
-    labels = torch.repeat_interleave(torch.arange(4), target)
+    labels = torch.repeat_interleave(torch.arange(4), shares.mul(200).round().long())
+    made.set_prior("odd", [0.01])
+    assert made.head("odd").bias.item() == pytest.approx(-4.595120, rel=1e-6)
     assert cross_entropy(out["log"], labels).item() == pytest.approx(float(-(shares * shares.log()).sum()), rel=1e-5)
 
 
