@@ -32,6 +32,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from prototxt.wire import varint  # noqa: E402
+
 CORPUS = ROOT / "tests/conformance"
 SEEDS = ROOT / "benchmarks/seeds"
 EDGES = (0, 1, 2, 7, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -53,15 +56,6 @@ class Reader:
     name: str = "input"
     prepare: Callable[[Path], object] = lambda folder: None
     seen: set[tuple[str, int]] = field(default_factory=set)
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def mutate(seed: bytes, other: bytes, rng: random.Random) -> bytes:
