@@ -2,8 +2,8 @@
 
 A .caffemodel is a NetParameter on the wire. Only tags and lengths are walked; the values stay in the file until they are asked for: seen
 through the mapped file (`Blob.view`), or read straight into their destination, as Decant's own commands do, since a mapped file that
-becomes shorter would end the interpreter. The cost is per blob, not per byte. Handles V0, V1 and V2 layers, legacy 4-D shapes,
-packed, unpacked and split fields, double, and NVIDIA's raw_data (fp16 too). Conformance: formats/weights_*.
+becomes shorter would end the interpreter. The cost is per blob, not per byte. Handles V0, V1 and V2 layers, legacy 4-D shapes, packed,
+unpacked and split fields, double, and NVIDIA's raw_data (fp16 too). Conformance: formats/weights_*.
 """
 
 from __future__ import annotations

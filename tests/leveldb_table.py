@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prototxt.wire import varint
+
 Entry = tuple[bytes, int, bytes | None]  # key, sequence, value; None deletes
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def snappy(data: bytes) -> bytes:

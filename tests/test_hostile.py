@@ -133,6 +133,8 @@ HOSTILE: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "a PNG of 2^31 x 2^31": ("p.png", png(2**31, 2**31), read_image),
     "a JPEG of 65,535 x 65,535": ("p.jpg", b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03" + bytes(30), read_image),
     "a BMP of -2^31 rows": ("p.bmp", b"BM" + bytes(12) + b"(\0\0\0" + b"\xff\xff\xff\x7f" + b"\0\0\0\x80" + bytes(30), read_image),
+    "a PNG with a chunk of 1 GB": ("p.png", png(4, 5)[:33] + (1 << 30).to_bytes(4, "big") + b"IDAT" + bytes(20), read_image),
+    "a PNM of 40,000 x 40,000": ("p.ppm", b"P6\n40000 40000\n255\n" + bytes(30), read_image),
     "snappy that unfolds to 4 GB": ("s", b"\xff\xff\xff\xff\x0f\x00a", lambda p: uncompress(p.read_bytes())),
     "a Datum of 2^31 x 2^31": ("d", b"\x08\x03\x10" + varint(2**31 - 1) + b"\x18" + varint(2**31 - 1) + b"\x22\x01a", lambda p: _pixels(p)),
     "a Datum of -1 channels": ("d", b"\x08" + varint(2**64 - 1) + b"\x10\x01\x18\x01\x22\x01a", lambda p: _pixels(p)),

@@ -1,11 +1,13 @@
 """Pictures: decoding and resizing as Caffe does, by OpenCV. Channels are B, G, R; alpha is dropped where colour is asked for.
 
-OpenCV allocates what a header says before it looks at the rest, so headers are read first: a file may unfold to 16 Mi pixels, or to
-1,024 a byte if that is more.
+OpenCV allocates what a header says before it looks at the rest, so headers are read first, whatever the format: a file may unfold to 16 Mi
+pixels, or to 1,024 a byte if that is more.
 """
 
 from __future__ import annotations
 
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..files import read_file
 Array = np.ndarray[Any, Any]
 PIXELS, PIXELS_PER_BYTE = 1 << 24, 1 << 10
 LIMIT = 1 << 30  # bytes of a picture file
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode(data: bytes, *, color: bool | None = True) -> Array:
@@ -61,15 +64,26 @@ def read_image(path: str | Path, *, color: bool = True, size: tuple[int, int] | 
 
 
 def _check_header(data: bytes) -> None:
-    """DataError where a header announces more pixels than the file may unfold to."""
-    width, height = _announced(data) or (0, 0)
+    """DataError where a header announces more pixels than the file may unfold to, or a PNG a longer chunk than the file is."""
+    if data.startswith(_PNG):
+        _check_chunks(data)
+    width, height = _announced(data)
     if width * height > max(PIXELS, PIXELS_PER_BYTE * len(data)):
         raise DataError(f"a picture that says it has {width:,} x {height:,} pixels in {len(data):,} bytes; it would fill the memory")
 
 
-def _announced(head: bytes) -> tuple[int, int] | None:
-    """Width and height in the header of a PNG, JPEG, BMP or GIF; None for what OpenCV's own limit must do."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:
+def _check_chunks(data: bytes) -> None:
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        length = _big(data[at : at + 4])
+        if length > len(data) - at - 8:
+            raise DataError(f"a damaged PNG: a chunk of {length:,} bytes, but {len(data) - at - 8:,} are left")
+        at += 12 + length
+
+
+def _announced(head: bytes) -> tuple[int, int]:
+    """Width and height in the header: of a PNG, JPEG, BMP or GIF as they stand there, of other formats as Pillow finds them."""
+    if head.startswith(_PNG) and len(head) >= 24:
         return _big(head[16:20]), _big(head[20:24])
     if head.startswith(b"BM") and len(head) >= 26:
         sides = (head[18:20], head[20:22]) if head[14] == 12 else (head[18:22], head[22:26])
@@ -77,7 +91,20 @@ def _announced(head: bytes) -> tuple[int, int] | None:
         return abs(width), abs(height)
     if head.startswith(b"GIF8") and len(head) >= 10:
         return int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")
-    return _jpeg(head) if head.startswith(b"\xff\xd8") else None
+    if head.startswith(b"\xff\xd8"):
+        return _jpeg(head) or (0, 0)
+    return _by_pillow(head)
+
+
+def _by_pillow(data: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(BytesIO(data)).size
+    except Exception as exc:  # whatever its many readers find
+        raise DataError("no picture: not PNG, JPEG or another format that is known, or damaged") from exc
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:

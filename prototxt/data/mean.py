@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from struct import pack
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..files import read_file, write_file
-from ..wire import Wire
+from ..wire import Wire, varint
 
 Array = np.ndarray[Any, Any]
 LIMIT = 1 << 30  # bytes of a mean file
@@ -33,13 +32,5 @@ def write_mean(path: str | Path, mean: Array) -> None:
     values = np.ascontiguousarray(mean, "<f4")
     if values.ndim != 3:
         raise DataError(f"{path}: a mean is channels x height x width, not an array of {values.ndim} axes")
-    shape = b"".join(bytes([number << 3]) + _varint(size) for number, size in enumerate((1, *values.shape), 1))
-    write_file(path, shape + b"\x2a" + _varint(values.nbytes) + values.tobytes())
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes(out) + pack("B", value)
+    shape = b"".join(bytes([number << 3]) + varint(size) for number, size in enumerate((1, *values.shape), 1))
+    write_file(path, shape + b"\x2a" + varint(values.nbytes) + values.tobytes())
