@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prototxt import DecantError, SolverError
-from prototxt.files import FileProblem, find_file, read_file, write_file
+from prototxt import DecantError, FileProblem, SolverError
+from prototxt.files import find_file, read_file, write_file
 from prototxt.solver import SolverSettings
 from prototxt.states import SolverState, read_state, write_state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -23,9 +23,9 @@ LABELLED = ("Accuracy", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", 
 def first_bad(net: CaffeNet, inputs: Mapping[str, Tensor]) -> str:
     """The first thing in the order of the layers that is not finite: an input, a parameter or a blob, and of which layer."""
     for layer in net.graph.data_layers:
-        for top in layer.tops:
-            if top in inputs and not inputs[top].isfinite().all():
-                return f"blob {top!r} of data layer {layer.name!r}"
+        for blob in layer.tops:
+            if blob in inputs and not inputs[blob].isfinite().all():
+                return f"blob {blob!r} of data layer {layer.name!r}"
     recorder = BlobRecorder(net.built)
     with torch.no_grad():
         recorder.record(inputs[name] for name in net.graph.inputs)
@@ -48,8 +48,20 @@ def classes_of(step: Step) -> tuple[int, float | None] | None:
     return classes, None if ignored is None else float(ignored)
 
 
-def label_checks(net: CaffeNet) -> list[tuple[str, str, int, float | None]]:
-    """(blob, data layer, classes, ignored) of the labels that come from a data layer as they are: these are checked before each pass."""
+def label_guard(net: CaffeNet) -> Callable[[Mapping[str, Tensor], Mapping[str, Sequence[int]]], None]:
+    """A check of a batch (blobs, records) before it is used: DataError that names the sample whose label is none of the classes."""
+    checks = _fed_labels(net)
+
+    def guard(blobs: Mapping[str, Tensor], records: Mapping[str, Sequence[int]]) -> None:
+        for blob, layer, classes, ignored in checks:
+            if blob in blobs:
+                _check(blobs[blob].numpy(), classes, ignored, records.get(layer, ()), f"layer {layer!r}")
+
+    return guard
+
+
+def _fed_labels(net: CaffeNet) -> list[tuple[str, str, int, float | None]]:
+    """(blob, data layer, classes, ignored) of the labels that come from a data layer as they are."""
     source = {top: layer.name for layer in net.graph.data_layers for top in layer.tops}
     checks = []
     for step in net.graph.steps:
@@ -59,7 +71,7 @@ def label_checks(net: CaffeNet) -> list[tuple[str, str, int, float | None]]:
     return list(dict.fromkeys(checks))
 
 
-def check(labels: Any, classes: int, ignored: float | None, records: Sequence[int], place: str) -> None:
+def _check(labels: Any, classes: int, ignored: float | None, records: Sequence[int], place: str) -> None:
     """DataError that names the record of a label out of range; a broken one counts by its whole part, as in Caffe."""
     check_labels(np.trunc(labels), classes, records=records, place=place, ignore=ignored)
 
@@ -80,7 +92,7 @@ def bad_label(net: CaffeNet, inputs: Mapping[str, Tensor], records: Mapping[str,
             inner = max(1, label.numel() // max(1, label.shape[0])) if label.dim() else 1
             of_label = [record for record in listed for _ in range(inner)]
             try:
-                check(label.cpu().numpy(), *limits, of_label, f"layer {step.name!r} ({step.place})")
+                _check(label.cpu().numpy(), *limits, of_label, f"layer {step.name!r} ({step.place})")
             except DataError as exc:
                 return exc
     return None

@@ -79,7 +79,9 @@ def join(device: str = "cpu") -> tuple[World, str]:
     if device.startswith("cuda"):
         count = torch.cuda.device_count()
         if device != "cuda" or world.local_rank >= count:
-            raise SolverError(f"--device {device} for process {world.local_rank} of this machine, which has {count} GPUs; give --device cuda, one GPU each")
+            raise SolverError(
+                f"--device {device} for process {world.local_rank} of this machine, which has {count} GPUs; give --device cuda, one GPU each"
+            )
         device = f"cuda:{world.local_rank}"
         torch.cuda.set_device(device)
     if not dist.is_initialized():

@@ -210,9 +210,9 @@ class LoaderFeed(Feed):
         raise DataError("the loader is empty: it gave no batch in a whole epoch")
 
     def _begin(self) -> None:
-        sampler = getattr(self.loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):  # torch's DistributedSampler
-            sampler.set_epoch(self.epoch)
+        set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:  # torch's DistributedSampler
+            set_epoch(self.epoch)
         self._begun = self._generator().get_state()
         self._iterator = iter(self.loader)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class TrainPass:
             ids = [device.index] if device.type == "cuda" else None
             self.module = DistributedDataParallel(self.module, ids, broadcast_buffers=False, find_unused_parameters=_has_idle(net))
         if compiled:
-            self.module = torch.compile(self.module)
+            self.module = cast(nn.Module, torch.compile(self.module))
         self._amp = AMP[amp] if amp else None
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -124,4 +124,3 @@ def _has_idle(net: CaffeNet) -> bool:
     """Whether a parameter that learns gets no gradient."""
     on_the_way = reached(net)
     return any(step.params and step.key not in on_the_way for step in net.graph.steps)
-

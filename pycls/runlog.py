@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prototxt import DecantError, FormatError
-from prototxt.files import FileProblem, read_file
+from prototxt import DecantError, FileProblem, FormatError
+from prototxt.files import read_file
 
 LIMIT = 1 << 31  # bytes of a log
 
@@ -24,7 +24,7 @@ class RunLog:
     def __init__(self, path: str | Path | None, tensorboard: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         try:
-            self._file = None if self.path is None else open(self.path, "ab+")
+            self._file = None if self.path is None else open(self.path, "ab+")  # noqa: SIM115
             if self._file is not None and self._torn():
                 self._file.write(b"\n")
         except OSError as exc:

@@ -94,7 +94,7 @@ class PolicyLR(LRScheduler):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The rates of the current iteration."""
-        return [type(self).policy(self.last_epoch, Numbers(base, **self.numbers)) for base in self.base_lrs]
+        return [type(self).policy(self.last_epoch, Numbers(float(base), **self.numbers)) for base in self.base_lrs]
 
 
 class FixedLR(PolicyLR):

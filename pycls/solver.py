@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from prototxt.net import Net
 from prototxt.solver import SolverSettings, read_solver
 
 from .checkpoint import restore_checkpoint, write_checkpoint
-from .diagnosis import bad_label, check, first_bad, label_checks
+from .diagnosis import bad_label, first_bad, label_guard
 from .distributed import World
 from .feeding import Batch, Feed, LayerFeed, LoaderFeed, NoFeed
+from .machine import Machine
 from .passes import TrainPass
 from .schedules import POLICIES
 from .updates import OPTIMIZERS, CaffeOptimizer
@@ -41,24 +41,6 @@ RULE_OPTIONS = {
     "AdaDelta": ("momentum", "delta"),
     "Adam": ("momentum", "momentum2", "delta"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where and how the arithmetic runs. None of it changes what is computed, up to rounding; `amp` rounds more.
-
-    device          cpu, cuda, cuda:1
-    amp             bf16 or fp16 (with a scaled loss) for the layers that torch.autocast picks; weights and updates stay float32
-    compile         torch.compile the train net
-    channels_last   images and filters with the channels innermost, which is faster on most machines
-    workers         processes that read the data layers; 0 is a thread of this one
-    """
-
-    device: str = "cpu"
-    amp: str | None = None
-    compile: bool = False
-    channels_last: bool = True
-    workers: int = 0
 
 
 class Solver:
@@ -121,12 +103,10 @@ class Solver:
 
     def _fed(self, net: Net, built: CaffeNet, seed: int, given: Iterable[Any] | None, share: tuple[int, int]) -> Feed:
         """What feeds a net: the loader that was given, else its data layers; nothing if it makes all its blobs itself."""
-        checks = label_checks(built)
+        guard = label_guard(built)
 
         def finish(batch: Batch) -> Batch:
-            for blob, layer, classes, ignored in checks:
-                if blob in batch.blobs:
-                    check(batch.blobs[blob].numpy(), classes, ignored, batch.records.get(layer, ()), f"layer {layer!r}")
+            guard(*batch)
             return Batch({name: self._laid_out(tensor) for name, tensor in batch.blobs.items() if name in known}, batch.records)
 
         known = {top for layer in built.graph.data_layers for top in layer.tops}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -111,13 +111,13 @@ class SGD(CaffeOptimizer):
         torch._foreach_add_(history, g, alpha=rate)
         torch._foreach_sub_(w, history)
 
-
     def fused(self, w: Tensors, g: Tensors, history: Tensors, rate: float, group: dict[str, Any]) -> bool:
         m = group["momentum"]
         if type(self) is not SGD or m == 0 or rate < LEAST_DAMPED or not fusable(group, w, g):
             return False
+        buffers = cast(list[Tensor | None], history)
         torch_sgd(
-            w, g, history, fused=True, lr=1.0, momentum=m, dampening=1 - rate, weight_decay=decay(group), nesterov=False, maximize=False
+            w, g, buffers, fused=True, lr=1.0, momentum=m, dampening=1 - rate, weight_decay=decay(group), nesterov=False, maximize=False
         )  # fmt: skip
         return True
 
