@@ -5,6 +5,7 @@ All feeds can tell where they stand (`state`, plain values for JSON), as of the 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -149,7 +150,7 @@ class _Ahead:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=_work, args=(items, self._queue, self._stopped), name="decant-feed", daemon=True)
         self._thread.start()
-        weakref.finalize(self, _stop, self._queue, self._stopped)
+        self.stop = weakref.finalize(self, _stop, self._queue, self._stopped, self._thread)  # at the latest when Python ends
 
     def next(self) -> tuple[Batch, Any]:
         item = self._queue.get()
@@ -157,12 +158,6 @@ class _Ahead:
             self._queue.put(item)  # whoever asks again gets it again
             raise item
         return item
-
-    def stop(self) -> None:
-        """End the thread, and wait for it."""
-        while self._thread.is_alive():
-            _stop(self._queue, self._stopped)
-            self._thread.join(0.01)
 
 
 def _work(items: Iterator[tuple[Batch, Any]], out: queue.Queue[Any], stopped: threading.Event) -> None:
@@ -172,16 +167,17 @@ def _work(items: Iterator[tuple[Batch, Any]], out: queue.Queue[Any], stopped: th
             if stopped.is_set():
                 return
     except Exception as exc:
-        out.put(exc)
+        if not stopped.is_set():
+            out.put(exc)
 
 
-def _stop(waiting: queue.Queue[Any], stopped: threading.Event) -> None:
+def _stop(waiting: queue.Queue[Any], stopped: threading.Event, thread: threading.Thread) -> None:
+    """End the thread, and wait for it."""
     stopped.set()
-    while True:
-        try:
-            waiting.get_nowait()
-        except queue.Empty:
-            return
+    while thread.is_alive():
+        with contextlib.suppress(queue.Empty):
+            waiting.get(timeout=0.01)  # it may be waiting for room
+    thread.join()
 
 
 class LoaderFeed(Feed):

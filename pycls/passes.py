@@ -20,6 +20,7 @@ from converters.to_torch import returning
 from prototxt import SolverError
 
 from .distributed import World
+from .fusion import fuse
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +39,7 @@ class TrainPass:
         if world.size > 1:
             wanted += [step.bottoms[i] for step, _, _ in self.losses for i in (0, 1) if i < len(step.bottoms)]
         self._wanted = list(dict.fromkeys(wanted))
-        self.module: nn.Module = returning(net.built, self._wanted)
+        self.module: nn.Module = fuse(returning(net.built, self._wanted))
         if world.size > 1 and any(p.requires_grad for p in self.module.parameters()):
             from torch.nn.parallel import DistributedDataParallel
 
