@@ -145,7 +145,11 @@ def optimizers() -> tuple[str, str, str]:
         made.append(optimizer)
     ours, theirs = ([optimizer] for optimizer in made)
     t = medians({"ours": lambda: [o.step() for o in ours * 100], "theirs": lambda: [o.step() for o in theirs * 100]}, 25)
-    return "the update alone", f"{10 * t['ours']:.3f} ms, torch.optim.SGD(fused=True) {10 * t['theirs']:.3f} ms: {t['ours'] / t['theirs']:.2f} of its time", "<= 1.1"
+    return (
+        "the update alone",
+        f"{10 * t['ours']:.3f} ms, torch.optim.SGD(fused=True) {10 * t['theirs']:.3f} ms: {t['ours'] / t['theirs']:.2f} of its time",
+        "<= 1.1",
+    )
 
 
 def caffe(binary: str, name: str, folder: Path) -> float:

@@ -121,7 +121,15 @@ def _planned(batches: Batches, finish: Callable[[Batch], Batch], workers: int) -
             behind.append((batches.records, batches.state()))
             yield plan
 
-    loader = DataLoader(_Made(batches), batch_size=None, sampler=plans(), num_workers=workers, prefetch_factor=AHEAD, collate_fn=tensors)  # type: ignore[arg-type]
+    loader = DataLoader(
+        _Made(batches),
+        batch_size=None,
+        sampler=plans(),  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        collate_fn=tensors,
+        generator=torch.Generator(),  # or it would draw from the one that the net draws from
+    )
     for blobs in loader:
         records, state = behind.popleft()
         yield finish(Batch(blobs, records)), state

@@ -42,6 +42,8 @@ RULE_OPTIONS = {
     "Adam": ("momentum", "momentum2", "delta"),
 }
 
+FIRST_SCALE = 1024.0  # of a loss in fp16; it grows by itself, and torch's 65536 would lose the first updates
+
 
 class Solver:
     """A solver at work. `iteration` counts updates; `net` is the train net, whose weights the test nets share."""
@@ -76,7 +78,7 @@ class Solver:
         self.learned = [p for p in self.parameters if p.requires_grad]
         self.statistics = [p for p in self.parameters if not isinstance(p, nn.Parameter)]
         self.optimizer = _optimizer(self.settings, self.net, self.parameters)
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.machine.amp == "fp16" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=FIRST_SCALE) if self.machine.amp == "fp16" else None
         seed = max(self.settings.random_seed, 0)
         self.feed = self._fed(self.settings.train, self.net, seed, feed, self.world.share)
         given = [*test_feeds, *[None] * (len(self.tests) - len(test_feeds))]
