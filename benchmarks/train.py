@@ -1,6 +1,6 @@
-"""Training beside a loop in torch written by hand, in one process, taking turns: `python benchmarks/train.py [--rounds N] [--threads N] [--caffe BINARY]`.
+"""Training beside a loop in torch written by hand, in one process, taking turns: `python benchmarks/train.py [--rounds N] [--caffe BINARY]`.
 
-Ours is everything that `decant train` runs: records from an LMDB, transformation, the check of labels, the pass, the check of the loss, Caffe's update.
+Ours is everything that `train` runs: records from an LMDB, transformation, the check of labels, the pass, the check of the loss, the update.
 The loop by hand has its batch in memory, channels_last, and torch.optim.SGD(fused=True). CPU time of the process counts, its threads included.
 `--caffe` runs `caffe train` on the same solver and databases. `--gpu` is another job: ResNet-50 beside torchvision's, which needs a GPU.
 """
@@ -67,6 +67,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, width, H / stride, W / stride]."""
         y = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(y)) + self.short(x))
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from converters.graph import Step, Value
+from converters.labels import labels_of
 from converters.net import CaffeNet
 from converters.to_torch import BlobRecorder, held
 from prototxt import DataError, DecantError
-from prototxt.data import check_labels
-
-# Layers that read classes from their second bottom, by type.
-LABELLED = ("Accuracy", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
 
 
 def first_bad(net: CaffeNet, inputs: Mapping[str, Tensor]) -> str:
@@ -39,60 +33,29 @@ def first_bad(net: CaffeNet, inputs: Mapping[str, Tensor]) -> str:
     return "the loss, a sum of finite blobs"
 
 
-def classes_of(step: Step) -> tuple[int, float | None] | None:
-    """(how many classes a layer's label may name, the label it ignores), if it reads one."""
-    if step.type not in LABELLED:
-        return None
-    shape, axis, ignored = step.bottom_shapes[0], step.recipe.args.get("axis"), step.recipe.args.get("ignore_label")
-    classes = prod(shape[1:]) if axis is None else shape[axis]  # HingeLoss and MultinomialLogisticLoss flatten
-    return classes, None if ignored is None else float(ignored)
-
-
 def label_guard(net: CaffeNet) -> Callable[[Mapping[str, Tensor], Mapping[str, Sequence[int]]], None]:
     """A check of a batch (blobs, records) before it is used: DataError that names the sample whose label is none of the classes."""
-    checks = _fed_labels(net)
+    homes = {top: layer.name for layer in net.graph.data_layers for top in layer.tops}
+    fed = [labels for labels in filter(None, map(labels_of, net.graph.steps)) if labels.blob.version == 0 and labels.blob.blob in homes]
 
     def guard(blobs: Mapping[str, Tensor], records: Mapping[str, Sequence[int]]) -> None:
-        for blob, layer, classes, ignored in checks:
-            if blob in blobs:
-                _check(blobs[blob].numpy(), classes, ignored, records.get(layer, ()), f"layer {layer!r}")
+        for labels in fed:
+            if labels.blob.blob in blobs:
+                labels.check(blobs[labels.blob.blob].numpy(), records.get(homes[labels.blob.blob], ()))
 
     return guard
-
-
-def _fed_labels(net: CaffeNet) -> list[tuple[str, str, int, float | None]]:
-    """(blob, data layer, classes, ignored) of the labels that come from a data layer as they are."""
-    source = {top: layer.name for layer in net.graph.data_layers for top in layer.tops}
-    checks = []
-    for step in net.graph.steps:
-        limits = classes_of(step)
-        if limits and step.bottoms[1] == Value(step.bottoms[1].blob) and step.bottoms[1].blob in source:
-            checks.append((step.bottoms[1].blob, source[step.bottoms[1].blob], *limits))
-    return list(dict.fromkeys(checks))
-
-
-def _check(labels: Any, classes: int, ignored: float | None, records: Sequence[int], place: str) -> None:
-    """DataError that names the record of a label out of range; a broken one counts by its whole part, as in Caffe."""
-    check_labels(np.trunc(labels), classes, records=records, place=place, ignore=ignored)
 
 
 def bad_label(net: CaffeNet, inputs: Mapping[str, Tensor], records: Mapping[str, Sequence[int]]) -> DecantError | None:
     """The error that names the sample of a label out of range, wherever in the net it is read; None if all labels are in range."""
     recorder = BlobRecorder(net.built)
-    try:
-        with torch.no_grad():
-            recorder.record(inputs[name] for name in net.graph.inputs)
-    except DecantError:
-        pass  # the layer that failed; its bottoms were recorded
+    with torch.no_grad(), contextlib.suppress(DecantError):  # the layer that failed fails again; its bottoms are recorded
+        recorder.record(inputs[name] for name in net.graph.inputs)
     listed = next((r for r in records.values() if len(r)), ())
-    for step in net.graph.steps:
-        limits = classes_of(step)
-        label = recorder.seen.get(step.bottoms[1]) if limits else None
-        if limits and label is not None:
-            inner = max(1, label.numel() // max(1, label.shape[0])) if label.dim() else 1
-            of_label = [record for record in listed for _ in range(inner)]
+    for labels in filter(None, map(labels_of, net.graph.steps)):
+        if labels.blob in recorder.seen:
             try:
-                _check(label.cpu().numpy(), *limits, of_label, f"layer {step.name!r} ({step.place})")
+                labels.check(recorder.seen[labels.blob].cpu().numpy(), listed)
             except DataError as exc:
                 return exc
     return None

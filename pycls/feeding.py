@@ -127,7 +127,7 @@ def _planned(batches: Batches, finish: Callable[[Batch], Batch], workers: int) -
         sampler=plans(),  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=AHEAD,
-        collate_fn=tensors,
+        collate_fn=tensors,  # type: ignore[arg-type]
         generator=torch.Generator(),  # or it would draw from the one that the net draws from
     )
     for blobs in loader:

@@ -17,11 +17,13 @@ from pycls.runlog import read_log
 
 NET = """
 name: "two"
-layer {{ name: "data" type: "HDF5Data" top: "data" top: "class" top: "marks" top: "target" hdf5_data_param {{ source: "list.txt" batch_size: {batch} }} }}
+layer {{ name: "data" type: "HDF5Data" top: "data" top: "class" top: "marks" top: "target"
+  hdf5_data_param {{ source: "list.txt" batch_size: {batch} }} }}
 layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
   convolution_param {{ num_output: 5 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
-layer {{ name: "scores" type: "InnerProduct" bottom: "conv" top: "scores" inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "scores" type: "InnerProduct" bottom: "conv" top: "scores"
+  inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "tags" type: "InnerProduct" bottom: "conv" top: "tags" inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "value" type: "InnerProduct" bottom: "conv" top: "value" inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "idle" type: "InnerProduct" bottom: "conv" top: "idle" inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
@@ -104,7 +106,7 @@ world("again", 2, "run_iter_10.solverstate")
 
 
 def test_two_processes_with_half_the_batch_reach_the_weights_of_one(tmp_path: Path) -> None:
-    """And go on from their snapshot of iteration 10 to the same bits, each with a sidecar of its own. One Python starts all: torch is slow to load."""
+    """And go on from their snapshot of iteration 10 to the same bits, each with a sidecar of its own. One Python starts all."""
     for name, batch in (("one", 8), ("two", 4), ("again", 4)):
         prepare(tmp_path / name, batch)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -32,7 +32,8 @@ from pycls.updates import OPTIMIZERS
 
 HDF5 = 'layer {{ name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "list.txt" batch_size: {} }} }}'
 BODY = """
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
 layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
 layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
@@ -174,7 +175,7 @@ def test_what_is_not_finite_first_is_named(work: Path) -> None:
     solver = pycls.Solver("solver.prototxt")
     with torch.no_grad():
         solver.net.params()["scale"][0][2] = float("nan")
-    with pytest.raises(SolverError, match=r"loss is nan at iteration 0; .* parameter 0 of layer 'scale' \(.*net.prototxt:4\)"):
+    with pytest.raises(SolverError, match=r"loss is nan at iteration 0; .* parameter 0 of layer 'scale' \(.*net.prototxt:5\)"):
         solver.step()
     Path("solver.prototxt").write_text(SOLVER.format(30).replace("0.02", "1e30"))
     solver = pycls.Solver("solver.prototxt")
