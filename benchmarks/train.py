@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import pycls
 from prototxt.data.datum import datum
-from pycls.machine import Machine
+from pycls.machine import Machine, prepare
 from pycls.updates import SGD
 
 NETS = {"lenet": (64, (1, 28, 28), "digits"), "cifar10_quick": (100, (3, 32, 32), "cifar10"), "resnet20": (128, (3, 32, 32), "cifar10")}
@@ -179,18 +179,17 @@ def gpu(batch: int = 256, count: int = 30) -> None:
         loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc1000" bottom: "label" top: "loss" }'
         Path("net.prototxt").write_text(text[: text.index('layer {\n  name: "prob"')] + label + loss)
         Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0001 max_iter: 1000000')
-        images = torch.randn(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-        labels = torch.randint(0, 1000, (batch,))
-        machine = Machine("cuda", amp="bf16", compile=True)
-        solver = pycls.Solver("solver.prototxt", machine=machine, feed=[{"data": images, "label": labels.float()}])
+        images = torch.randn(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last).pin_memory()
+        labels = torch.randint(0, 1000, (batch,)).pin_memory()
+        machine = prepare(Machine("cuda", amp="bf16", compile=True))
+        solver = pycls.Solver("solver.prototxt", machine=machine, feed=[{"data": images, "label": labels.float().pin_memory()}])
         module = torchvision.models.resnet50().to(device, memory_format=torch.channels_last).train()
         compiled = torch.compile(module)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
-        pinned = images.pin_memory(), labels.pin_memory()
 
         def hand() -> None:
             for _ in range(count):
-                x, y = (t.to(device, non_blocking=True) for t in pinned)
+                x, y = (t.to(device, non_blocking=True) for t in (images, labels))
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast("cuda", torch.bfloat16):
                     loss = nn.functional.cross_entropy(compiled(x), y)

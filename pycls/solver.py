@@ -122,7 +122,7 @@ class Solver:
         tensor = tensor.float()
         if self.machine.channels_last and tensor.dim() == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return tensor.pin_memory() if self.device.type == "cuda" and not tensor.is_pinned() else tensor
 
     @property
     def lr(self) -> float:

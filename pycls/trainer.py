@@ -40,7 +40,8 @@ def train(solver: Solver, progress: Progress | None = None, log: RunLog | None =
             run.step()
             if run.due(settings.snapshot) and solver.iteration < settings.max_iter:
                 run.snapshot()
-            stopped = solver.world.any(stop.asked, solver.device)
+            if solver.world.size == 1 or solver.device.type == "cpu" or run.due(10):  # to ask the others is to wait for a GPU
+                stopped = solver.world.any(stop.asked, solver.device)
         if (settings.snapshot_after_train or stopped or run.due(settings.snapshot)) and solver.iteration > start:
             run.snapshot(last=True)
         if not stopped and run.due(settings.test_interval):
