@@ -109,14 +109,14 @@ for folder, sign, code in (("killed", signal.SIGKILL, 9), ("stopped", signal.SIG
     time.sleep(0.02)
     os.kill(process, sign)
     assert os.waitpid(process, 0)[1] == code, folder
-    assert 0 < int(newest(folder).stem.rpartition("_")[2]) < 600, folder
+    assert 0 < int(newest(folder).stem.rpartition("_")[2]) < 300, folder
     assert os.waitpid(child(folder, newest(folder).name), 0)[1] == 0, folder
 """
 
 
 def test_a_run_that_was_killed_or_stopped_ends_as_one_that_was_not(work: Path) -> None:
     """Bit for bit: weights, solver state, and every smoothed loss; iter_size 2, so that a kill falls between passes too."""
-    text = SOLVER.format(600) + "iter_size: 2 snapshot: 150 snapshot_after_train: true"
+    text = SOLVER.format(300) + "iter_size: 2 snapshot: 60 snapshot_after_train: true"
     for name in ("straight", "killed", "stopped"):
         Path(name).mkdir()
         for file in ("data.h5", "list.txt", "net.prototxt"):
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_or_stopped_ends_as_one_that_was_not(work: Path) -
 
     def ended(name: str) -> tuple[bytes, bytes, list[tuple[int, float]]]:
         records = [(r["iteration"], r["smoothed_loss"]) for r in read_log(Path(name) / "run.jsonl") if r["kind"] == "train"]
-        return Path(name, "run_iter_600.caffemodel").read_bytes(), Path(name, "run_iter_600.solverstate").read_bytes(), records
+        return Path(name, "run_iter_300.caffemodel").read_bytes(), Path(name, "run_iter_300.solverstate").read_bytes(), records
 
     assert ended("killed") == ended("straight") == ended("stopped")
     assert not list(Path("stopped").glob(".*"))
