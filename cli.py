@@ -41,6 +41,7 @@ Root = Annotated[
         exists=True, file_okay=False, help="Confine what files name (sources, means, entries of lists, snapshots) to this folder.", show_default=False
     ),
 ]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
@@ -315,20 +316,93 @@ def train(
     solver: Annotated[Path, typer.Argument(help="A solver.prototxt.", show_default=False)],
     weights: Weights = None,
     snapshot: Annotated[Path | None, typer.Option(help="A .solverstate to go on from.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Device = "cpu",
+    amp: Annotated[str | None, typer.Option(help="bf16 or fp16: mixed precision.", show_default=False)] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the train net.")] = False,
+    channels_last: Annotated[bool, typer.Option(help="Keep images with the channels innermost, which is faster.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read Data and ImageData layers; 0 is a thread.")] = 0,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits in every run on one device, at some cost.")] = False,
+    log: Annotated[Path | None, typer.Option(help="The run's log; by default <snapshot prefix>.jsonl.", show_default=False)] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="A folder for TensorBoard.", show_default=False)] = None,
 ) -> None:
-    """Train as `caffe train` did, with the same numbers; a signal snapshots and stops."""
+    """Train as `caffe train` did, with the same numbers; a signal snapshots and stops. Several processes: torchrun cli.py train ..."""
     import pycls
     from converters.summary import fit
+    from pycls import distributed
+    from pycls.checkpoint import prefix
+    from pycls.machine import Machine, prepare
+    from pycls.progress import Progress
+    from pycls.runlog import RunLog
     from pycls.trainer import train as run
 
     if weights and snapshot:
         raise typer.BadParameter("a snapshot names its own weights; give one of the two", param_hint="--weights, --snapshot")
-    with _stage("building the nets"):
-        made = pycls.Solver(solver, weights=weights, restore=snapshot, device=_device(device))
-    for file in [] if snapshot else [weights] if weights else made.settings.weights:
+    world, device = distributed.join(_device(device))
+    machine = prepare(Machine(device, amp, compile, channels_last, workers, deterministic))
+    with _stage("building the nets", quiet=not world.main):
+        made = pycls.Solver(solver, weights=weights, restore=snapshot, machine=machine, world=world)
+    for file in [] if snapshot or not world.main else [weights] if weights else made.settings.weights:
         print(fit(made.net.graph, file).text())
-    raise typer.Exit(0 if run(made, lambda line: print(line, flush=True)) else 1)
+    record = RunLog(log or Path(f"{prefix(made)}.jsonl"), tensorboard) if world.main else RunLog(None)
+    try:
+        done = run(made, Progress(quiet=not world.main), record)
+    finally:
+        record.close()
+        distributed.leave()
+    raise typer.Exit(0 if done else 1)
+
+
+@app.command("test")
+def score(
+    net: Net,
+    weights: Annotated[Path, typer.Option("--weights", "-w", help="A .caffemodel, .caffemodel.h5 or .safetensors.", show_default=False)],
+    iterations: Annotated[int, typer.Option(min=1, help="How many batches.")] = 50,
+    stage: Stages = None,
+    level: Level = 0,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Outputs of a net over batches of its own data, and their means, as `caffe test` prints them."""
+    from pycls.progress import Progress
+    from pycls.scoring import score as run
+
+    found = run(net, weights, iterations, stages=stage or (), level=level, device=_device(device), progress=Progress(quiet=as_json))
+    print(json.dumps({"iterations": found.iterations, "loss": found.loss, "outputs": found.outputs}, indent=1) if as_json else found.text())
+
+
+@app.command("time")
+def time_(
+    net: Net,
+    weights: Weights = None,
+    iterations: Annotated[int, typer.Option(min=1, help="How many passes.")] = 50,
+    phase: Phase = "TRAIN",
+    stage: Stages = None,
+    level: Level = 0,
+    shape: Shapes = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """How long each layer takes, forward and backward, beside the whole net, as `caffe time` prints it."""
+    import converters
+    from pycls.progress import Progress
+    from pycls.timing import time_net
+
+    loaded = converters.load(net, weights, phase.upper(), stage or (), level, _shapes(shape))
+    timing = time_net(loaded, iterations, device=_device(device), progress=Progress(quiet=as_json))
+    print(json.dumps(timing.to_dict(), indent=1) if as_json else timing.text())
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Logs of runs (.jsonl), or folders with one.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="An .svg, .png or .pdf; by default beside the first log.", show_default=False)
+    ] = None,
+) -> None:
+    """Loss, tests and learning rate of one or several runs as a picture."""
+    from pycls.plots import plot as run
+
+    print(f"wrote {run(runs, output)}")
 
 
 # Comparison -----------------------------------------------------------------------------------------------------------
@@ -525,9 +599,12 @@ def _progress(what: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _stage(text: str) -> Iterator[None]:
+def _stage(text: str, *, quiet: bool = False) -> Iterator[None]:
     """A long part: a spinner on a terminal, a line with its seconds elsewhere; both on stderr."""
     start = time.perf_counter()
+    if quiet:
+        yield
+        return
     if sys.stderr.isatty():
         from rich.console import Console
 

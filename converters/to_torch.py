@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -102,6 +102,15 @@ def _call(step: Step, wired: fx.Graph, env: dict[Value, fx.Node], names: Mapping
     node = wired.create_node("call_module", step.key, tuple(inputs), name=names[step.tops[0]] if single else f"{step.key}_tops")
     for i, top in enumerate(step.tops):
         env[top] = node if single else wired.create_node("call_function", operator.getitem, (node, i), name=names[top])
+
+
+def returning(built: Built, wanted: Sequence[Value]) -> fx.GraphModule:
+    """The same modules as one that returns the tuple of the `wanted` values, and keeps no other."""
+    wired, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    wired.graph_copy(built.module.graph, copies)
+    holds = {built.nodes[old.name]: new for old, new in copies.items() if old.name in built.nodes}
+    wired.output(tuple(holds[value] for value in wanted))
+    return fx.GraphModule(built.module, wired, class_name=f"{type(built.module).__name__}Pass")
 
 
 class BlobRecorder(fx.Interpreter):

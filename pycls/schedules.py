@@ -1,4 +1,4 @@
-"""Caffe's learning rate policies: pure functions of the iteration. Conformance: solvers/lr_*.
+"""Caffe's learning rate policies: pure functions of the iteration, and torch's schedulers by them. Conformance: solvers/lr_*.
 
 A solver's numbers come as anything with base_lr, gamma, power, stepsize, stepvalue and max_iter.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 
 def fixed(iteration: int, s: Any) -> float:
@@ -65,3 +69,82 @@ def steps_passed(iteration: int, stepvalue: Sequence[int]) -> int:
             break
         passed += 1
     return passed
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the policies read, where no solver says it."""
+
+    base_lr: float
+    gamma: float = 0.0
+    power: float = 0.0
+    stepsize: int = 1
+    stepvalue: tuple[int, ...] = ()
+    max_iter: int = 1
+
+
+class PolicyLR(LRScheduler):
+    """A policy as a scheduler: `step()` once an iteration. Each group's base_lr is the rate that it had at first."""
+
+    policy: Callable[[int, Any], float]
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1, **numbers: Any) -> None:
+        self.numbers = numbers
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The rates of the current iteration."""
+        return [type(self).policy(self.last_epoch, Numbers(float(base), **self.numbers)) for base in self.base_lrs]
+
+
+class FixedLR(PolicyLR):
+    """base_lr."""
+
+    policy = staticmethod(fixed)
+
+
+class StepLR(PolicyLR):
+    """gamma, stepsize."""
+
+    policy = staticmethod(step)
+
+
+class ExpLR(PolicyLR):
+    """gamma."""
+
+    policy = staticmethod(exp)
+
+
+class InvLR(PolicyLR):
+    """gamma, power."""
+
+    policy = staticmethod(inv)
+
+
+class MultiStepLR(PolicyLR):
+    """gamma, stepvalue."""
+
+    policy = staticmethod(multistep)
+
+
+class PolyLR(PolicyLR):
+    """power, max_iter."""
+
+    policy = staticmethod(poly)
+
+
+class SigmoidLR(PolicyLR):
+    """gamma, stepsize."""
+
+    policy = staticmethod(sigmoid)
+
+
+SCHEDULERS: dict[str, type[PolicyLR]] = {
+    "exp": ExpLR,
+    "fixed": FixedLR,
+    "inv": InvLR,
+    "multistep": MultiStepLR,
+    "poly": PolyLR,
+    "sigmoid": SigmoidLR,
+    "step": StepLR,
+}

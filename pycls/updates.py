@@ -4,18 +4,21 @@
     torch's    v <- m v + g;       w <- w - rate v     (differs once the rate changes)
 
 Groups take `lr`, `lr_mult`, `weight_decay` and `decay_mult`; decay is L2 (adds d w) or L1 (adds d sign(w)) and goes through the
-adaptive rules like any gradient. Arithmetic runs over all parameters of a group at once. Conformance: solvers/*, TRAINING.md.
+adaptive rules like any gradient. Arithmetic runs over all parameters of a group at once: in torch's fused kernels where these can express the
+rule, else in its foreach operators. Conformance: solvers/*, TRAINING.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam as torch_adam
+from torch.optim.sgd import sgd as torch_sgd
 
 Tensors = list[Tensor]
 
@@ -42,8 +45,10 @@ class CaffeOptimizer(Optimizer):
             weights = [p for p in group["params"] if p.grad is not None]
             rate = group["lr"] * group["lr_mult"]
             if weights and group["lr_mult"] != 0:
-                gradients = decayed(weights, [p.grad for p in weights], group)
-                self.update(weights, gradients, [self.history(p, name) for name in self.histories for p in weights], rate, group)
+                gradients: Tensors = [p.grad for p in weights]  # type: ignore[misc]
+                history = [self.history(p, name) for name in self.histories for p in weights]
+                if not self.fused(weights, gradients, history, rate, group):
+                    self.update(weights, decayed(weights, gradients, group), history, rate, group)
         return loss
 
     def history(self, parameter: Tensor, name: str) -> Tensor:
@@ -57,10 +62,34 @@ class CaffeOptimizer(Optimizer):
         """Apply the rule in place; `g` may be overwritten."""
         raise NotImplementedError
 
+    def fused(self, w: Tensors, g: Tensors, history: Tensors, rate: float, group: dict[str, Any]) -> bool:
+        """Decay and rule in one kernel of torch's, where one does just that; False if not. `g` stays as it is."""
+        return False
+
+
+def fusable(group: dict[str, Any], weights: Tensors, gradients: Tensors) -> bool:
+    """Whether torch's fused kernels can take these: they know L2 alone, two devices, and walk over memory without a look at strides."""
+    if group["regularization"] != "L2" and decay(group):
+        return False
+    return all(w.device.type in ("cpu", "cuda") and _alike(w, g) for w, g in zip(weights, gradients, strict=True))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.stride() == b.stride() or any(a.is_contiguous(memory_format=f) and b.is_contiguous(memory_format=f) for f in _formats(a))
+
+
+def _formats(t: Tensor) -> list[torch.memory_format]:
+    return [torch.contiguous_format, *([torch.channels_last] if t.dim() == 4 else []), *([torch.channels_last_3d] if t.dim() == 5 else [])]
+
+
+def decay(group: dict[str, Any]) -> float:
+    """weight_decay * decay_mult."""
+    return float(group["weight_decay"] * group["decay_mult"])
+
 
 def decayed(weights: Tensors, gradients: Tensors, group: dict[str, Any]) -> Tensors:
     """New gradients with weight decay added: d w, or d sign(w) with sign(0) = 0."""
-    d = group["weight_decay"] * group["decay_mult"]
+    d = decay(group)
     if d == 0:
         return [g.clone() for g in gradients]
     if group["regularization"] == "L2":
@@ -68,8 +97,11 @@ def decayed(weights: Tensors, gradients: Tensors, group: dict[str, Any]) -> Tens
     return list(torch._foreach_add(gradients, torch._foreach_sign(weights), alpha=d))
 
 
+LEAST_DAMPED = 1e-8  # a rate below it would lose digits in 1 - (1 - rate)
+
+
 class SGD(CaffeOptimizer):
-    """h <- m h + rate g; w <- w - h."""
+    """h <- m h + rate g; w <- w - h. It is torch's own rule of the rate 1, with a dampening of 1 - rate."""
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.0, **kwargs: Any) -> None:
         super().__init__(params, lr, momentum=momentum, **kwargs)
@@ -78,6 +110,16 @@ class SGD(CaffeOptimizer):
         torch._foreach_mul_(history, group["momentum"])
         torch._foreach_add_(history, g, alpha=rate)
         torch._foreach_sub_(w, history)
+
+    def fused(self, w: Tensors, g: Tensors, history: Tensors, rate: float, group: dict[str, Any]) -> bool:
+        m = group["momentum"]
+        if type(self) is not SGD or m == 0 or rate < LEAST_DAMPED or not fusable(group, w, g):
+            return False
+        buffers = cast(list[Tensor | None], history)
+        torch_sgd(
+            w, g, buffers, fused=True, lr=1.0, momentum=m, dampening=1 - rate, weight_decay=decay(group), nesterov=False, maximize=False
+        )  # fmt: skip
+        return True
 
 
 class Nesterov(SGD):
@@ -159,6 +201,19 @@ class Adam(CaffeOptimizer):
         torch._foreach_addcmul_(b, g, g, 1 - m2)
         correction = math.sqrt(1 - m2 ** group["t"]) / (1 - m ** group["t"])
         _adapt(w, a, b, rate * correction, group["delta"])
+
+    def fused(self, w: Tensors, g: Tensors, history: Tensors, rate: float, group: dict[str, Any]) -> bool:
+        """torch's Adam corrects its eps as well; Caffe's delta it takes divided by that correction."""
+        m, m2 = group["momentum"], group["momentum2"]
+        if not (0 <= m < 1 and 0 <= m2 < 1) or not fusable(group, w, g):
+            return False
+        before = [torch.full((), float(group["t"]), device=p.device) for p in w]
+        group["t"] += 1
+        torch_adam(
+            w, g, history[: len(w)], history[len(w) :], [], before, fused=True, amsgrad=False, beta1=m, beta2=m2, lr=rate,
+            weight_decay=decay(group), eps=group["delta"] / math.sqrt(1 - m2 ** group["t"]), maximize=False,
+        )  # fmt: skip
+        return True
 
 
 OPTIMIZERS: dict[str, type[CaffeOptimizer]] = {

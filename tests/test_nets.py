@@ -23,6 +23,7 @@ PUBLISHED = {  # learned parameters
     "alexnet": 60_965_224,
     "vgg16": 138_357_544,
     "googlenet": 6_998_552,
+    "resnet20": 272_474,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,

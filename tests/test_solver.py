@@ -118,3 +118,29 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "cli.py"), "train", "solver.prototxt", "--device", "cuda:9"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "this machine has cpu" in done.stderr
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent.name for p in (CORPUS / "solvers").glob("*/trace.npz")), indirect=True)
+def test_tests_smoothed_losses_and_histories_are_caffes(folder: Path) -> None:
+    """What check.py leaves out of a trace: test nets at their iterations, the smoothed loss, the solver's state after the last update."""
+    with np.load("trace.npz") as z:
+        trace = dict(z)
+    start = next((name for name in ("start.caffemodel", "base.caffemodel") if Path(name).exists()), None)
+    solver = pycls.Solver("solver.prototxt", weights=start)
+    for iteration in range(len(trace["loss"]) + 1):
+        for index, name in enumerate(("test", "test1")):
+            wanted = {key.split("/", 2)[2]: value for key, value in trace.items() if key.startswith(f"{name}/{iteration}/")}
+            got = solver.test(index) if wanted else {}
+            for blob, value in wanted.items():
+                np.testing.assert_allclose(got[blob].numpy(), value, rtol=1e-4, atol=1e-5, err_msg=f"{name} {iteration} {blob}")
+        if iteration < len(trace["loss"]):
+            solver.step()
+            if "smoothed_loss" in trace:
+                assert solver.smoothed_loss == pytest.approx(trace["smoothed_loss"][iteration], rel=1e-4, abs=1e-5)
+    blobs = [(p, name) for name in solver.optimizer.histories for p in solver.parameters]
+    recorded = [value for key, value in sorted(trace.items(), key=lambda pair: int(pair[0].rsplit("/", 1)[-1]) if "history" in pair[0] else 0)
+                if key.startswith("history/")]  # fmt: skip
+    assert len(recorded) in (0, len(blobs))
+    for (parameter, name), value in zip(blobs, recorded, strict=False):
+        scale = max(np.abs(value).max(), 1e-4)
+        np.testing.assert_allclose(solver.optimizer.history(parameter, name).numpy().reshape(value.shape), value, rtol=1e-3, atol=1e-4 * scale)

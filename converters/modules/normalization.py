@@ -80,7 +80,8 @@ class BatchNorm(nn.Module):
     """Caffe's BatchNorm: no scale and shift, and running sums in place of running means.
 
     mean = mean_sum / factor, variance = variance_sum / factor; factor 0 counts as statistics of 0. A training pass multiplies all
-    three by `fraction` and adds the batch's mean, its unbiased variance, and 1; it normalises by the biased variance.
+    three by `fraction` and adds the batch's mean, its unbiased variance, and 1; it normalises by the biased variance. A Scale that
+    follows may be given as `weight` and `bias`, [C] each.
     """
 
     mean: Tensor
@@ -94,16 +95,17 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.zeros(channels))
         self.register_buffer("factor", torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         stored = not self.training if self.use_global_stats is None else self.use_global_stats
         if stored:
             factor = torch.where(self.factor == 0, 0.0, 1 / self.factor)
-            return F.batch_norm(x, self.mean * factor, self.variance * factor, eps=self.eps)
+            return F.batch_norm(x, self.mean * factor, self.variance * factor, weight, bias, eps=self.eps)
         if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
-            mean, variance, normal = x.detach().flatten(), torch.zeros_like(self.variance), x * 0
+            mean, variance = x.detach().flatten(), torch.zeros_like(self.variance)
+            normal = F.batch_norm(x * 0, variance, variance, weight, bias, eps=self.eps)
         else:
             mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-            normal = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
+            normal = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             self.mean.mul_(self.fraction).add_(mean)
             self.variance.mul_(self.fraction).add_(variance)

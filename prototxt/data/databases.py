@@ -68,7 +68,7 @@ class Records(Source):
         """The database, and the record's number from 0."""
         return f"{self.database.path}: record {index}"
 
-    def _run(self, indices: Sequence[int], at: int, size: tuple[int, ...], images: Array, labels: Array) -> int:
+    def _run(self, indices: Sequence[int], at: int, size: tuple[int, ...], images: Array, labels: Array, draws: Array | None) -> int:
         """Read raw records that follow each other, and are laid out alike, in one go."""
         like = self._reader.like
         if like is None or like[:3] != size or like.data[1] - like.data[0] < prod(size):
@@ -82,6 +82,10 @@ class Records(Source):
         data, starts, sizes = run
         found = self._reader.read_run(data, starts, sizes)
         labels[at : at + len(found)] = found
+        if draws is not None:
+            pixels = [np.ndarray(size, np.uint8, data, start + like.data[0]) for start in starts[: len(found)]]
+            self.transform.apply_each(pixels, images[at : at + len(found)], draws[at : at + len(found)])
+            return len(found)
         for done, count, step in _equal_steps(starts[: len(found)]):
             strides = (step, size[1] * size[2], size[2], 1)
             view: Array = np.ndarray((count, *size), np.uint8, data, starts[done] + like.data[0], strides)

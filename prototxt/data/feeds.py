@@ -29,9 +29,15 @@ Tops = dict[str, Array]
 
 
 class Feed(ABC):
-    """A data layer. `records` are the numbers of the records in its last batch, where it has some."""
+    """A data layer. `records` are the numbers of the records in its last batch, where it has some.
+
+    `share` is (rank, of how many): processes that train one net take turns in its records, as Caffe's do; together they read what one
+    process with the sum of their batches would. A batch is first planned, then made: plans follow one another, and any process can make one.
+    """
 
     tops = (1, 2)  # how many it may have
+    share = (0, 1)
+    planned = False  # whether a plan is less than the batch itself
 
     def __init__(self, layer: Layer, seed: Sequence[int]) -> None:
         low, high = self.tops
@@ -44,6 +50,14 @@ class Feed(ABC):
     @abstractmethod
     def next(self) -> Tops:
         """The tops of the next forward pass."""
+
+    def plan(self) -> Any:
+        """What `make` needs for the next pass; the feed has moved on after it."""
+        return self.next()
+
+    def make(self, plan: Any) -> Tops:
+        """The tops of a planned pass; changes nothing."""
+        return plan  # type: ignore[no-any-return]
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as plain numbers and strings."""
@@ -64,15 +78,26 @@ def batch_size_of(param: Any) -> int:
 class SourceFeed(Feed):
     """Data and ImageData: records of a source, in order or shuffled."""
 
+    planned = True
+
     def __init__(self, layer: Layer, seed: Sequence[int], source: Source, order: Order, batch_size: int) -> None:
         super().__init__(layer, [*seed, 1])
         self.source, self.order, self.batch_size = source, order, batch_size
 
     def next(self) -> Tops:
         """Images [N, C, h, w], and labels [N] if there is a second top."""
-        self.records = self.order.take(self.batch_size)
-        draws = self.generator.random((self.batch_size, 3)) if self.source.transform.random else None
-        return dict(zip(self.layer.tops, self.source.batch(self.records, draws), strict=False))
+        return self.make(self.plan())
+
+    def plan(self) -> tuple[Sequence[int], Array | None]:
+        """Which records, and where their crops and mirrors fall."""
+        rank, ranks = self.share
+        self.records = self.order.take(self.batch_size * ranks)[rank::ranks]
+        draws = self.generator.random((self.batch_size * ranks, 3))[rank::ranks] if self.source.transform.random else None
+        return self.records, draws
+
+    def make(self, plan: tuple[Sequence[int], Array | None]) -> Tops:
+        """Read and transform the records."""
+        return dict(zip(self.layer.tops, self.source.batch(*plan), strict=False))
 
     def state(self) -> dict[str, Any]:
         """Position and round too."""
@@ -144,19 +169,22 @@ class Hdf5Feed(Feed):
 
     def next(self) -> Tops:
         """[N, ...] for each top."""
-        out = [np.empty((self.batch_size, *shape), np.float32) for shape in self.shapes]
-        self.records, at = [], 0
-        while at < self.batch_size:
-            count = min(self.batch_size - at, self.rows - self.row)
+        rank, ranks = self.share
+        wanted = self.batch_size * ranks
+        out = [np.empty((wanted, *shape), np.float32) for shape in self.shapes]
+        records, at = list[int](), 0
+        while at < wanted:
+            count = min(wanted - at, self.rows - self.row)
             span = slice(self.row, self.row + count)
             rows = range(span.start, span.stop) if self.permutation is None else self.permutation[span].tolist()
             for top, array in zip(out, self.arrays, strict=True):
                 top[at : at + count] = self._rows(array, rows, top.shape[1:])
-            self.records += list(rows)
+            records += list(rows)
             self.row, at = self.row + count, at + count
             if self.row == self.rows:
                 self._advance()
-        return dict(zip(self.layer.tops, out, strict=True))
+        self.records = records[rank::ranks]
+        return dict(zip(self.layer.tops, (np.ascontiguousarray(array[rank::ranks]) for array in out), strict=True))
 
     def _rows(self, array: Array, rows: Sequence[int], shape: tuple[int, ...]) -> Array:
         """Rows of a file. One of another shape than the first file's is misread, as Caffe does: row r begins r rows of the first file on."""
@@ -243,10 +271,16 @@ class MemoryFeed(Feed):
 
     def next(self) -> Tops:
         """Images [N, C, H, W] and labels [N, 1, 1, 1]."""
-        span = slice(self.position, self.position + self.batch_size)
-        self.records = range(span.start, span.stop)
-        self.position = span.stop % len(self.arrays[0])
-        return {top: array[span] for top, array in zip(self.layer.tops, self.arrays, strict=True)}
+        rank, ranks = self.share
+        count, total = self.batch_size * ranks, len(self.arrays[0])
+        if total % count == 0:  # a view, no copy
+            span = slice(self.position + rank, self.position + count, ranks)
+            self.records = range(span.start, span.stop, span.step)
+        else:
+            self.records = [(self.position + i) % total for i in range(rank, count, ranks)]
+        self.position = (self.position + count) % total
+        index = span if total % count == 0 else self.records
+        return {top: array[index] for top, array in zip(self.layer.tops, self.arrays, strict=True)}
 
     def state(self) -> dict[str, Any]:
         """The position."""

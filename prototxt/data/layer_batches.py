@@ -12,7 +12,7 @@ from ..errors import DataError, DecantError, NetError, UnsupportedLayer
 from ..net import Layer, Net, read_net
 from ..rules import State
 from . import followers
-from .feeds import FEEDS, DummyFeed, Feed, MemoryFeed
+from .feeds import FEEDS, DummyFeed, Feed, MemoryFeed, WindowFeed
 from .hdf5 import write_batch
 from .paths import Paths
 
@@ -40,11 +40,22 @@ def batches(
 
 
 class Batches:
-    """The iterator. `records` tells the numbers of the records in the last batch by layer; `state` and `restore` carry on exactly."""
+    """The iterator. `records` tells the numbers of the records in the last batch by layer; `state` and `restore` carry on exactly.
 
-    def __init__(self, net: Net, *, seed: int = 0, arrays: Mapping[str, Any] | None = None, root: Path | None = None) -> None:
+    `share` is (rank, of how many) where several processes take turns in the records.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        seed: int = 0,
+        arrays: Mapping[str, Any] | None = None,
+        root: Path | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.net, self.root = net, root
-        self.feeds = [_feed(layer, [seed, i], arrays or {}, root) for i, layer in enumerate(net.layers) if _is_data(layer)]
+        self.feeds = [_feed(layer, [seed, i], arrays or {}, root, share) for i, layer in enumerate(net.layers) if _is_data(layer)]
         if not self.feeds:
             raise NetError(f"the net {net.name!r} has no data layer in phase {net.state.phase}; its inputs are yours to give")
         fed = {top: feed.layer.type for feed in self.feeds for top in feed.layer.tops}
@@ -55,9 +66,26 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, Array]:
+        return self.follow(self.make(self.plan()))
+
+    @property
+    def planned(self) -> bool:
+        """Whether all its data layers plan a batch before they read it, so that other processes can make it."""
+        return all(feed.planned for feed in self.feeds)
+
+    def plan(self) -> list[Any]:
+        """The next batch as a plan for each data layer; they have moved on after it."""
+        return [with_place(feed.layer, feed.plan) for feed in self.feeds]
+
+    def make(self, plans: Sequence[Any]) -> dict[str, Array]:
+        """The tops of the data layers for a plan; changes nothing."""
         blobs: dict[str, Array] = {}
-        for feed in self.feeds:
-            with_place(feed.layer, lambda feed=feed: blobs.update(feed.next()))
+        for feed, plan in zip(self.feeds, plans, strict=True):
+            blobs.update(with_place(feed.layer, lambda feed=feed, plan=plan: feed.make(plan)))
+        return blobs
+
+    def follow(self, blobs: dict[str, Array]) -> dict[str, Array]:
+        """Run the layers behind the data layers that are run here: HDF5Output, and what writes into DummyData in place."""
         for layer in self._followers:
             if layer.type == "HDF5Output":
                 with_place(layer, lambda layer=layer: self._write(layer, blobs))
@@ -111,10 +139,14 @@ def _is_data(layer: Layer) -> bool:
     return False
 
 
-def _feed(layer: Layer, seed: Sequence[int], arrays: Mapping[str, Any], root: Path | None) -> Feed:
+def _feed(layer: Layer, seed: Sequence[int], arrays: Mapping[str, Any], root: Path | None, share: tuple[int, int]) -> Feed:
     paths = Paths(layer.folder, root)
     more = (arrays,) if FEEDS[layer.type] is MemoryFeed else ()
-    return with_place(layer, lambda: FEEDS[layer.type](layer, seed, paths, *more))  # type: ignore[no-any-return]
+    drawn = FEEDS[layer.type] in (DummyFeed, WindowFeed)  # these have no records to take turns in: each process draws its own
+    seed = [*seed, share[0]] if drawn and share[0] else seed
+    feed: Feed = with_place(layer, lambda: FEEDS[layer.type](layer, seed, paths, *more))
+    feed.share = share
+    return feed
 
 
 def with_place(layer: Layer, action: Any) -> Any:

@@ -162,7 +162,7 @@ class Lmdb:
                 yield
                 continue
             children = self._children(number)
-            pages -= 1 + len(children)
+            pages -= len(children)
             if pages < 0 or not 1 < height < 64:
                 self._damaged("its tree runs in a circle")
             if height > 2:

@@ -66,7 +66,7 @@ class Source(ABC):
         images, labels = self._buffers.array((len(indices), *size)), np.empty((len(indices), *self.label_shape), np.float32)
         at = 0
         while at < len(indices):
-            done = 0 if draws is not None else self._run(indices, at, first.pixels.shape, images, labels)
+            done = self._run(indices, at, first.pixels.shape, images, labels, draws)
             if not done:
                 picture = first if at == 0 else self[indices[at]]
                 self._one(indices[at], picture.pixels, images[at], None if draws is None else draws[at])
@@ -74,7 +74,7 @@ class Source(ABC):
             at += done or 1
         return images, labels
 
-    def _run(self, indices: Sequence[int], at: int, size: tuple[int, ...], images: Array, labels: Array) -> int:
+    def _run(self, indices: Sequence[int], at: int, size: tuple[int, ...], images: Array, labels: Array, draws: Array | None) -> int:
         """Bring several records from `at` on in one go, if there is a faster way than one by one; how many were brought."""
         return 0
 

@@ -6,6 +6,7 @@ is cropped at the same place. `mirror: true` flips half of the pictures, at TEST
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,25 @@ class Transform:
         np.copyto(out, source)
         if mean is not None:
             np.subtract(out, mean, out=out)
+        if self.scale != 1:
+            np.multiply(out, np.float32(self.scale), out=out)
+
+    def apply_each(self, images: Sequence[Array], out: Array, draws: Array) -> None:
+        """`apply` to images [C, H, W] of one size, each with its own draw, into `out` [N, C, h, w]; what is the same for all is done at once."""
+        if self.mean is not None:
+            for image, result, draw in zip(images, out, draws, strict=True):
+                self.apply(image, result, draw)
+            return
+        (height, width), (rows, columns) = images[0].shape[-2:], out.shape[-2:]
+        y, x = np.full(len(out), (height - rows) // 2), np.full(len(out), (width - columns) // 2)
+        if self.train and self.crop:
+            y, x = (draws[:, 1] * (height - rows + 1)).astype(int), (draws[:, 2] * (width - columns + 1)).astype(int)
+        flipped = draws[:, 0] < 0.5 if self.mirror else np.zeros(len(out), bool)
+        for image, result, top, left, flip in zip(images, out, y.tolist(), x.tolist(), flipped.tolist(), strict=True):
+            cut = image[:, top : top + rows, left : left + columns]
+            result[...] = cut[..., ::-1] if flip else cut
+        if self.values is not None:
+            np.subtract(out, self.values[:, None, None], out=out)
         if self.scale != 1:
             np.multiply(out, np.float32(self.scale), out=out)
 
