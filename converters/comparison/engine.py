@@ -1,0 +1,295 @@
+"""Two runners, one feed -> a Report: blobs are paired as they come, measured, and let go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prototxt import DecantError
+
+from . import sources
+from .results import BlobResult, LayerNode, NonFinite, Report, Tolerance
+from .runners.base import Array, Runner
+from .runners.saved import Sampled, SavedRun
+from .sources import Context, Source
+from .statistics import Facts, compare_blob, tolerance_for
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+    from ..net import CaffeNet
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Both runners, the net that explains them if there is one, and what they are fed."""
+
+    a: Runner
+    b: Runner
+    net: CaffeNet | None
+    feed: Mapping[str, Array]
+    told: str  # of the feed
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph of the net."""
+        return self.net.graph if self.net else None
+
+
+def compare(
+    a: Any,
+    b: Any,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    weights: str | Path | None = None,
+    net: Any = None,
+    blobs: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
+    tolerance: Tolerance | None = None,
+    gradients: bool = False,
+    previews: bool = True,
+    context: Context | None = None,
+) -> Report:
+    """Compare `a` with the reference `b`, blob by blob.
+
+    Each is a runner, a CaffeNet, a torch module, or text as on the command line (see sources.py). `inputs` are {blob: array}; without
+    them a recorded run's are taken, else seeded ones. `net` (a CaffeNet or a prototxt) explains two sides of which neither is a
+    prototxt. `names` are {blob: submodule of a user's module}. Raises Unavailable where a side cannot run here.
+    """
+    context = context or Context()
+    context.weights, context.names = weights or context.weights, names or context.names
+    pair = paired(a, b, inputs, net, context)
+    return report_of(pair, blobs=blobs, tolerance=tolerance, gradients=gradients, previews=previews)
+
+
+# Both sides -----------------------------------------------------------------------------------------------------------
+
+
+def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: Context) -> Pair:
+    """The runners of both sides; recorded runs first, as their inputs have shapes that the other side must take."""
+    given = [_source(side) for side in (a, b)]
+    ready: list[Runner | None] = [side if isinstance(side, Runner) else None for side in given]
+    for i, side in enumerate(given):
+        if isinstance(side, Source) and side.runner == "saved":
+            ready[i] = sources.made(side, context, None, None)
+    feed = {name: np.asarray(value) for name, value in (inputs or {}).items()}
+    recorded = [runner for runner in reversed(ready) if isinstance(runner, SavedRun)]
+    told = "given inputs"
+    if not feed and recorded:
+        feed, told = recorded[0].feed(), f"the inputs of {recorded[0].name}"
+    context.shapes = {**{name: value.shape for name, value in feed.items()}, **context.shapes}
+    explaining = _net(net, given, context)
+    order = sorted((i for i in (0, 1) if ready[i] is None), key=lambda i: _rank(given[i]))
+    for i in order:
+        base = next((s for s in (given[1 - i], given[i]) if isinstance(s, Source) and s.path), None)
+        ready[i] = _runner(given[i], context, base, explaining)
+    first, second = ready
+    assert first is not None and second is not None  # noqa: S101, PT018  for the type checker
+    for one, other in ((first, second), (second, first)):
+        if not one.recorded:
+            one.inputs, one.outputs = one.inputs or other.inputs, one.outputs or other.outputs
+    if not feed:
+        feed, told = _seeded(first, second, explaining, context.seed)
+    missing = [name for runner in (first, second) if not runner.recorded for name in runner.inputs if name not in feed]
+    if missing:
+        raise DecantError(f"the input {missing[0]!r} is not fed; the feed has {', '.join(feed) or 'nothing'}")
+    return Pair(first, second, explaining, {name: np.ascontiguousarray(value) for name, value in feed.items()}, told)
+
+
+def _source(side: Any) -> Any:
+    return sources.parse(str(side)) if isinstance(side, (str, Path)) else side
+
+
+def _rank(side: Any) -> int:
+    """Sides that name files come first: those without take the others' files."""
+    return 0 if isinstance(side, Source) and side.path and side.runner != "user" else 1
+
+
+def _net(net: Any, given: Sequence[Any], context: Context) -> CaffeNet | None:
+    """The net that explains: given, or the reference's, or the other side's."""
+    from ..net import CaffeNet
+
+    if net is not None:
+        return net if isinstance(net, CaffeNet) else context.net(str(net), str(context.weights or ""))
+    for side in reversed(given):
+        held = side if isinstance(side, CaffeNet) else getattr(side, "net", None) if isinstance(side, Runner) else None
+        if isinstance(held, CaffeNet):
+            return held
+        if isinstance(side, Source) and side.path and Path(side.path).suffix not in (".onnx", ".py", ".npz") and side.runner != "user":
+            return context.net(side.path, side.weights or str(context.weights or ""))
+    return None
+
+
+def _runner(side: Any, context: Context, base: Source | None, net: CaffeNet | None) -> Runner:
+    from ..net import CaffeNet
+
+    if isinstance(side, Source):
+        return sources.made(side, context, base, net)
+    if isinstance(side, CaffeNet):
+        from .runners.pytorch import NetRunner
+
+        return NetRunner(side)
+    if callable(side):
+        from .runners.user import user_runner
+
+        return user_runner(side, net.graph if net else None, context.names)
+    raise DecantError(f"a {type(side).__name__} is no side of a comparison: give a runner, a CaffeNet, a torch module or text")
+
+
+def _seeded(a: Runner, b: Runner, net: CaffeNet | None, seed: int) -> tuple[dict[str, Array], str]:
+    if net is not None:
+        from ..samples import sample_inputs
+
+        made = {name: tensor.numpy() for name, tensor in sample_inputs(net.graph, seed=seed).items()}
+        return made, f"inputs drawn from N(0, 1), labels from the classes, seed {seed}"
+    for runner in (b, a):
+        shapes = getattr(getattr(runner, "onnx", None), "shapes", {})
+        if shapes and all(name in shapes for name in runner.inputs):
+            generator = np.random.default_rng(seed)
+            made = {name: generator.standard_normal(shapes[name]).astype(np.float32) for name in runner.inputs}
+            return made, f"inputs drawn from N(0, 1), seed {seed}"
+    raise DecantError("the shapes of the inputs are not known: give --input X.npz, or --net NET.prototxt that explains both sides")
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+
+
+def report_of(
+    pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = True
+) -> Report:
+    """Run both, and measure every blob that both can show, or those of `blobs`."""
+    tolerance = tolerance or tolerance_for(pair.a.side.precision, pair.b.side.precision)
+    layers, facts = described(pair)
+    wanted, missing, extra, unmatched = _wanted(pair, blobs, facts)
+    results = [*_inputs(pair, tolerance, previews)]
+    found = {
+        name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews) for name, left, right in _together(pair, wanted)
+    }
+    lost = [name for name in wanted if name not in found]
+    results += [found[name] for name in wanted if name in found]
+    report = Report(
+        pair.graph.name if pair.graph else "",
+        pair.a.side,
+        pair.b.side,
+        tuple(results),
+        tolerance,
+        tuple(missing + lost),
+        tuple(extra),
+        tuple(unmatched),
+        layers,
+        nonfinite=_nonfinite(results),
+        inputs=pair.told,
+        notes=_notes(pair),
+    )
+    if any(not blob.ok for blob in results):
+        from .divergence import first_divergence
+
+        report = replace(report, divergence=first_divergence(pair, report))
+    if gradients:
+        report = replace(report, gradients=compare_gradients(pair, tolerance))
+    return report
+
+
+def described(pair: Pair) -> tuple[tuple[LayerNode, ...], dict[str, Facts]]:
+    """The layers of the net, and what is known of each blob."""
+    outputs = {*pair.a.outputs, *pair.b.outputs} if not (pair.a.recorded or pair.b.recorded) else set()
+    graph = pair.graph
+    if graph is None:
+        return (), {name: Facts(name, output=name in outputs) for name in (*pair.a.inner, *pair.b.inner)}
+    from .names import value_names
+
+    names = value_names(graph)
+    layers = tuple(
+        LayerNode(
+            step.name, step.type, tuple(names[b] for b in step.bottoms), tuple(names[t] for t in step.tops), tuple(map(tuple, step.shapes)), step.place
+        )
+        for step in graph.steps
+    )
+    outputs |= set(graph.outputs)
+    facts = {names[top]: Facts(names[top], step.name, step.type, output=names[top] in outputs) for step in graph.steps for top in step.tops}
+    for blob, value in graph.views.items():
+        facts[blob] = Facts(blob, facts[names[value]].layer, facts[names[value]].layer_type, output=blob in outputs)
+    return layers, facts
+
+
+def _wanted(pair: Pair, blobs: Sequence[str], facts: Mapping[str, Facts]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """The blobs to compare in the net's order, those that A lacks, those that B lacks, and inner ones that one side cannot show."""
+    a, b = set(pair.a.inner), set(pair.b.inner)
+    unknown = [name for name in blobs if name not in a | b]
+    if unknown:
+        raise DecantError(f"--blobs: neither side has a blob {unknown[0]!r}; they have {', '.join([*dict.fromkeys([*pair.a.inner, *pair.b.inner])][:12])}, ...")
+    inner = {name for name in facts if pair.graph and not facts[name].output}  # a recording takes all that it holds for outputs
+    required_a, required_b = (set(blobs), set(blobs)) if blobs else (set(pair.b.outputs) - inner, set(pair.a.outputs) - inner)
+    order = list(dict.fromkeys([*facts, *pair.b.inner, *pair.a.inner]))
+    both = [name for name in order if name in a and name in b and (not blobs or name in blobs)]
+    missing = [name for name in order if name in required_a and name in b and name not in a]
+    extra = [name for name in order if name in required_b and name in a and name not in b]
+    told = {*missing, *extra, *pair.feed}
+    unmatched = [] if blobs else [name for name in order if (name in a) != (name in b) and name not in told]
+    return both, missing, extra, unmatched
+
+
+def _together(pair: Pair, wanted: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """(name, A's, B's) as soon as both are there. Each side is asked in turn; what waits for the other is held, and no more."""
+    streams = [pair.a.stream(pair.feed, wanted), pair.b.stream(pair.feed, wanted)]
+    waiting: list[dict[str, Any]] = [{}, {}]
+    running = [True, True]
+    while any(running):
+        for side in (0, 1):
+            if not running[side] or (len(waiting[side]) > len(waiting[1 - side]) + 1 and running[1 - side]):
+                continue
+            got = next(streams[side], None)
+            if got is None:
+                running[side] = False
+                continue
+            name, value = got
+            if name in waiting[1 - side]:
+                other = waiting[1 - side].pop(name)
+                yield (name, value, other) if side == 0 else (name, other, value)
+            else:
+                waiting[side][name] = value
+
+
+def _inputs(pair: Pair, tolerance: Tolerance, previews: bool) -> Iterator[BlobResult]:
+    """Where both sides are recordings, what they were fed may differ too."""
+    if isinstance(pair.a, SavedRun) and isinstance(pair.b, SavedRun):
+        theirs = pair.b.feed()
+        for name, value in pair.a.feed().items():
+            if name in theirs:
+                yield compare_blob(Facts(name, layer_type="Input"), value, theirs[name], tolerance, preview=previews)
+
+
+def _nonfinite(results: Sequence[BlobResult]) -> NonFinite | None:
+    for r in results:
+        sides = [side for side, count in (("a", r.nan_a + r.inf_a), ("b", r.nan_b + r.inf_b)) if count]
+        if sides:
+            return NonFinite(r.name, r.layer, "both" if len(sides) == 2 else sides[0])
+    return None
+
+
+def _notes(pair: Pair) -> tuple[str, ...]:
+    notes = list(pair.graph.notes) if pair.graph else ["neither side is a prototxt: blobs are compared by name, and causes cannot be tested (--net)"]
+    coarse = [runner.side.precision for runner in (pair.a, pair.b) if runner.side.precision != "float32"]
+    if coarse:
+        notes.append(f"the tolerance is that of {coarse[0]}")
+    return tuple(notes)
+
+
+def fetch(runner: Runner, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Any]:
+    """Some blobs of one pass; a blob of which a recording holds a part is left out."""
+    return {name: value for name, value in runner.stream(feed, names) if not isinstance(value, Sampled)}
+
+
+def compare_gradients(pair: Pair, tolerance: Tolerance) -> tuple[BlobResult, ...]:
+    """Parameter gradients of one backward pass, by layer/index. One that a side lacks fails."""
+    left, right = pair.a.gradients(pair.feed), pair.b.gradients(pair.feed)
+    types = {step.name: step.type for step in pair.graph.steps} if pair.graph else {}
+    results = []
+    for name in dict.fromkeys([*right, *left]):
+        facts = Facts(name, name.rpartition("/")[0], types.get(name.rpartition("/")[0], ""))
+        absent = np.empty(0, np.float32)
+        results.append(compare_blob(facts, left.get(name, absent), right.get(name, absent), tolerance))
+    return tuple(results)

@@ -1,0 +1,91 @@
+"""What a runner is: a net in one framework, with a name, that takes a feed {input: array} to blobs {name: array} in the net's order.
+
+A runner that cannot run here raises Unavailable, with the reason in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from prototxt import DecantError
+
+from ..results import Side
+
+Array = np.ndarray[Any, Any]
+BUDGET = 512 << 20  # bytes of blobs that a runner which cannot stream holds at a time
+
+
+class Unavailable(DecantError):
+    """A framework that is not here, or that does not take the net."""
+
+
+class Runner:
+    """One net in one framework.
+
+    `inputs` and `outputs` are blob names; `inner` are all blobs that it can show, outputs included, in the order in which they are made.
+    `sizes` are their bytes as far as they are known.
+    """
+
+    side: Side
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
+    recorded = False  # whether it is a run of another day, which takes no feed
+
+    @property
+    def name(self) -> str:
+        """The runner's name for a person."""
+        return self.side.name
+
+    def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by blob name."""
+        return self.some(feed, self.outputs)
+
+    def some(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
+        """The blobs of one pass that are `wanted`."""
+        raise NotImplementedError
+
+    def stream(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> Iterator[tuple[str, Array]]:
+        """(name, blob) of those `wanted`, so that few are held at a time: here by as many passes as the budget asks for."""
+        for part in parts(wanted, self.bytes_of):
+            found = self.some(feed, part)
+            for name in part:
+                if name in found:
+                    yield name, found.pop(name)
+
+    def bytes_of(self, name: str) -> int:
+        """The bytes of a blob, or a guess."""
+        return 1 << 20
+
+    def gradients(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """{layer/index: gradient} of the parameters after one backward pass of the net's objective (see `gradients.py`)."""
+        raise Unavailable(f"{self.name} gives no gradients")
+
+
+def parts(wanted: Iterable[str], size: Any) -> Iterator[list[str]]:
+    """`wanted` in pieces within the budget, each of one name at least."""
+    part: list[str] = []
+    total = 0
+    for name in wanted:
+        total += size(name)
+        if part and total > BUDGET:
+            yield part
+            part, total = [], size(name)
+        part.append(name)
+    if part:
+        yield part
+
+
+def bytes_by_shape(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Bytes of float32 blobs."""
+    return {name: 4 * prod(shape) for name, shape in shapes.items()}
+
+
+def first_line(exc: BaseException) -> str:
+    """What an exception says, in one line."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return (lines[0] if lines else type(exc).__name__)[:300]

@@ -1,0 +1,246 @@
+"""What a user writes for a side of a comparison -> a runner.
+
+    [RUNNER:]FILE[+WEIGHTS][@DEVICE,FORMAT]     deploy.prototxt+net.caffemodel@cuda,bf16
+    RUNNER                                      the same net as the other side's, by this runner
+    package.module:callable                     a module of the user's
+
+Without a runner the file says which: .prototxt torch, .onnx onnxruntime, .py source, .npz saved.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prototxt import DecantError, FileProblem
+from prototxt.files import check_file
+
+from .runners.base import Runner, Unavailable
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+    from ..net import CaffeNet
+
+RUNNERS = {
+    "torch": "PyTorch, node by node: every blob",
+    "compiled": "torch.compile: outputs",
+    "exported": "torch.export: outputs",
+    "source": "the generated Python file: every blob",
+    "onnxruntime": "ONNX Runtime, from an .onnx or exported now: every blob",
+    "opencv": "OpenCV, any version, from an .onnx or exported now: every blob",
+    "opencv-caffe": "OpenCV 4 reading the Caffe files themselves",
+    "openvino": "OpenVINO, if it is installed, from an .onnx or exported now",
+    "caffe": "real Caffe in a process of its own (--caffe-python)",
+    "saved": "a run of another day (.npz), or recorded numbers of real Caffe",
+}
+SUFFIXES = {".prototxt": "torch", ".onnx": "onnxruntime", ".py": "source", ".npz": "saved"}
+FORMATS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64", "half": "float16"}
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "float64")
+_PLACE = re.compile(r"cpu|cuda(:\d+)?")
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A side as it was written, taken apart."""
+
+    text: str
+    runner: str
+    path: str = ""
+    weights: str = ""
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+@dataclass(slots=True)
+class Context:
+    """What both sides share: how nets are loaded, and what has been loaded already."""
+
+    weights: str | Path | None = None
+    phase: str = "TEST"
+    stages: Sequence[str] = ()
+    level: int = 0
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    caffe_python: str = ""
+    seed: int = 0
+    nets: dict[tuple[str, str], CaffeNet] = field(default_factory=dict)
+    folder: Any = None  # a temporary one, for what is exported on the way
+
+    def net(self, path: str, weights: str) -> CaffeNet:
+        """The net of a prototxt, loaded once."""
+        import torch
+
+        from ..net import load
+
+        key = (path, weights)
+        if key not in self.nets:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.nets[key] = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
+        return self.nets[key]
+
+    def temporary(self, name: str) -> Path:
+        """A path in a folder that lives as long as the comparison."""
+        if self.folder is None:
+            self.folder = tempfile.TemporaryDirectory(prefix="decant-compare-")
+        return Path(self.folder.name) / name
+
+
+def parse(text: str) -> Source:
+    """Take a side apart; DecantError says what may stand there."""
+    if text in RUNNERS and not Path(text).exists():
+        return Source(text, text)
+    head, _, rest = text.partition(":")
+    runner, rest = (head, rest) if head in RUNNERS else ("", text)
+    if runner and rest.startswith("@"):
+        return Source(text, runner, "", "", *_options(rest[1:], text))
+    if not runner and _CALLABLE.fullmatch(text) and not Path(text).exists():
+        return Source(text, "user", text)
+    device, precision, weights = "cpu", "float32", ""
+    if not Path(rest).exists() and "@" in rest:
+        rest, _, options = rest.rpartition("@")
+        device, precision = _options(options, text)
+    if not Path(rest).exists() and "+" in rest:
+        rest, _, weights = rest.rpartition("+")
+    runner = runner or (SUFFIXES.get(Path(rest).suffix, "") if rest not in RUNNERS else rest)
+    if not runner:
+        near = get_close_matches(head, RUNNERS, n=1)
+        hint = f"; did you mean {near[0]}:?" if near else ""
+        raise DecantError(
+            f"{text!r} is no side of a comparison{hint}: give a .prototxt, .onnx, .py or .npz, one of the runners {', '.join(RUNNERS)}, alone or "
+            "as RUNNER:FILE, or a module of yours as package.module:callable"
+        )
+    if rest in RUNNERS:
+        return Source(text, runner, "", weights, device, precision)
+    check_file(rest)
+    if weights:
+        check_file(weights)
+    return Source(text, runner, rest, weights, device, precision)
+
+
+def _options(written: str, text: str) -> tuple[str, str]:
+    device, precision = "cpu", "float32"
+    for word in filter(None, written.split(",")):
+        if _PLACE.fullmatch(word):
+            device = word
+        elif FORMATS.get(word, word) in PRECISIONS:
+            precision = FORMATS.get(word, word)
+        else:
+            raise DecantError(f"{text!r}: @{word} is neither a device (cpu, cuda, cuda:1) nor a number format ({', '.join([*FORMATS, *PRECISIONS])})")
+    return device, precision
+
+
+def made(source: Source, context: Context, base: Source | None, net: CaffeNet | None) -> Runner:
+    """The runner of a side. `base` is the side whose files it takes where it names none, `net` a net that is loaded already."""
+    path, weights = source.path, source.weights
+    if not path and base is not None and base.path and Path(base.path).suffix in (".prototxt", ""):
+        path, weights = base.path, weights or base.weights
+    weights = weights or str(context.weights or "")
+    if source.runner == "saved":
+        from .runners.saved import SavedRun
+
+        return SavedRun(_needed(path, source, "an .npz"), source.text)
+    if source.runner == "user":
+        from .runners.user import import_module_of, user_runner
+
+        return user_runner(import_module_of(path), net.graph if net else None, context.names, source.text)
+    if Path(path).suffix == ".onnx":
+        return _of_onnx(source, Path(path), _names(net.graph if net else None))
+    if Path(path).suffix == ".py":
+        return _of_source(source, Path(path), Path(weights) if weights.endswith(".safetensors") else Path(path).with_suffix(".safetensors"), net)
+    if not path and net is None:
+        raise DecantError(f"{source.text!r} names no file, and the other side is no prototxt whose net it could take: write {source.runner}:FILE")
+    loaded = context.net(path, weights) if path else net
+    assert loaded is not None  # noqa: S101  for the type checker
+    return _of_net(source, loaded, path, weights, context)
+
+
+def _of_net(source: Source, net: CaffeNet, path: str, weights: str, context: Context) -> Runner:
+    from .runners import pytorch
+
+    place = (source.device, source.precision)
+    if source.runner == "torch":
+        return pytorch.NetRunner(net, *place, spec=source.text)
+    if source.runner == "compiled":
+        return pytorch.compiled(net, *place, spec=source.text)
+    if source.runner == "exported":
+        return pytorch.exported(net, *place, spec=source.text)
+    if source.runner == "source":
+        return _generated(source, net, context)
+    if source.runner in ("onnxruntime", "opencv", "openvino"):
+        from ..onnx_export import to_onnx
+
+        target = context.temporary("net.onnx")
+        if not target.exists():
+            to_onnx(net, target)
+        return _of_onnx(source, target, _names(net.graph))
+    if not path:
+        raise DecantError(f"{source.text!r} reads Caffe's own files: write {source.runner}:FILE.prototxt")
+    if source.runner == "caffe":
+        from .runners.caffe import CaffeRunner
+
+        return CaffeRunner(Path(path), Path(weights) if weights else None, net.graph, context.caffe_python, source.text)
+    from .runners.opencv import OpenCVCaffeRunner
+
+    if not weights:
+        raise FileProblem(f"{source.text!r}: OpenCV reads a prototxt with its caffemodel: --weights FILE")
+    return OpenCVCaffeRunner(Path(path), Path(weights), net.graph, source.text)
+
+
+def _of_onnx(source: Source, path: Path, names: Mapping[str, str] | None) -> Runner:
+    from .runners.onnx_files import OnnxRuntimeRunner, OpenVINORunner
+    from .runners.opencv import OpenCVRunner
+
+    if source.precision != "float32":
+        raise Unavailable(f"{source.text!r}: an ONNX file has its own number formats; @{source.precision} is for PyTorch's runners")
+    if source.runner == "opencv":
+        return OpenCVRunner(path, names, source.text)
+    if source.runner == "openvino":
+        return OpenVINORunner(path, names, source.text)
+    if source.runner != "onnxruntime":
+        raise DecantError(f"{source.text!r}: {source.runner} does not read an .onnx file; onnxruntime, opencv and openvino do")
+    return OnnxRuntimeRunner(path, names, source.device, source.text)
+
+
+def _of_source(source: Source, path: Path, weights: Path, net: CaffeNet | None) -> Runner:
+    import torch
+
+    from ..proof import import_source
+    from .results import Side
+    from .runners.pytorch import HookedRunner, of_graph
+
+    module = import_source(check_file(path)).load(str(check_file(weights)))
+    side = Side(f"generated source ({path.name})", str(torch.__version__), spec=source.text)
+    if net is not None:
+        return of_graph(module, net.graph, side)
+    return HookedRunner(module, (), (), {name: [name] for name, child in module.named_children()}, side)
+
+
+def _generated(source: Source, net: CaffeNet, context: Context) -> Runner:
+    """Source and weights written now, and read back."""
+    from prototxt.files import write_file
+
+    from ..source import to_source
+
+    path, weights = context.temporary("net.py"), context.temporary("net.safetensors")
+    write_file(path, to_source(net))
+    net.save(weights)
+    return _of_source(source, path, weights, net)
+
+
+def _names(graph: Graph | None) -> dict[str, str] | None:
+    from .names import onnx_names
+
+    return onnx_names(graph) if graph is not None else None
+
+
+def _needed(path: str, source: Source, what: str) -> str:
+    if not path:
+        raise DecantError(f"{source.text!r} needs {what}: write {source.runner}:FILE")
+    return path
