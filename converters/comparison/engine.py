@@ -87,7 +87,7 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
         base = next((s for s in (given[1 - i], given[i]) if isinstance(s, Source) and s.path), None)
         ready[i] = _runner(given[i], context, base, explaining)
     first, second = ready
-    assert first is not None and second is not None  # noqa: S101, PT018  for the type checker
+    assert first is not None and second is not None  # noqa: PT018  for the type checker
     for one, other in ((first, second), (second, first)):
         if not one.recorded:
             one.inputs, one.outputs = one.inputs or other.inputs, one.outputs or other.outputs
@@ -157,9 +157,7 @@ def _seeded(a: Runner, b: Runner, net: CaffeNet | None, seed: int) -> tuple[dict
 # The comparison -------------------------------------------------------------------------------------------------------
 
 
-def report_of(
-    pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = True
-) -> Report:
+def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = True) -> Report:
     """Run both, and measure every blob that both can show, or those of `blobs`."""
     tolerance = tolerance or tolerance_for(pair.a.side.precision, pair.b.side.precision)
     layers, facts = described(pair)
@@ -204,7 +202,12 @@ def described(pair: Pair) -> tuple[tuple[LayerNode, ...], dict[str, Facts]]:
     names = value_names(graph)
     layers = tuple(
         LayerNode(
-            step.name, step.type, tuple(names[b] for b in step.bottoms), tuple(names[t] for t in step.tops), tuple(map(tuple, step.shapes)), step.place
+            step.name,
+            step.type,
+            tuple(names[b] for b in step.bottoms),
+            tuple(names[t] for t in step.tops),
+            tuple(map(tuple, step.shapes)),
+            step.place,
         )
         for step in graph.steps
     )
@@ -220,7 +223,9 @@ def _wanted(pair: Pair, blobs: Sequence[str], facts: Mapping[str, Facts]) -> tup
     a, b = set(pair.a.inner), set(pair.b.inner)
     unknown = [name for name in blobs if name not in a | b]
     if unknown:
-        raise DecantError(f"--blobs: neither side has a blob {unknown[0]!r}; they have {', '.join([*dict.fromkeys([*pair.a.inner, *pair.b.inner])][:12])}, ...")
+        raise DecantError(
+            f"--blobs: neither side has a blob {unknown[0]!r}; they have {', '.join([*dict.fromkeys([*pair.a.inner, *pair.b.inner])][:12])}, ..."
+        )
     inner = {name for name in facts if pair.graph and not facts[name].output}  # a recording takes all that it holds for outputs
     required_a, required_b = (set(blobs), set(blobs)) if blobs else (set(pair.b.outputs) - inner, set(pair.a.outputs) - inner)
     order = list(dict.fromkeys([*facts, *pair.b.inner, *pair.a.inner]))

@@ -157,7 +157,7 @@ def made(source: Source, context: Context, base: Source | None, net: CaffeNet | 
     if not path and net is None:
         raise DecantError(f"{source.text!r} names no file, and the other side is no prototxt whose net it could take: write {source.runner}:FILE")
     loaded = context.net(path, weights) if path else net
-    assert loaded is not None  # noqa: S101  for the type checker
+    assert loaded is not None
     return _of_net(source, loaded, path, weights, context)
 
 

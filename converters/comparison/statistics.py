@@ -132,7 +132,9 @@ def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, 
     same = np.array_equal(x[~np.isfinite(x) | ~np.isfinite(y)], y[~np.isfinite(x) | ~np.isfinite(y)], equal_nan=True)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(finite, x, 0), np.where(finite, y, 0)
-    problem = "" if same else f"NaN or infinities in different places: {counts['nan_a'] + counts['inf_a']} and {counts['nan_b'] + counts['inf_b']} values"
+    problem = (
+        "" if same else f"NaN or infinities in different places: {counts['nan_a'] + counts['inf_a']} and {counts['nan_b'] + counts['inf_b']} values"
+    )
     return counts, problem, np.abs(x - y), x, y
 
 
@@ -199,4 +201,6 @@ def _detections(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance
     peak = float(np.abs(b).max())
     fine = worst <= tolerance.rtol
     problem = "" if np.isfinite(worst) else "the detections are not the same rows"
-    return BlobResult(**common, ok=fine, worst_abs=worst * max(peak, 1e-3), worst_rel=worst, peak=peak, cosine=_cosine(_flat(a), _flat(b)), problem=problem)
+    return BlobResult(
+        **common, ok=fine, worst_abs=worst * max(peak, 1e-3), worst_rel=worst, peak=peak, cosine=_cosine(_flat(a), _flat(b)), problem=problem
+    )

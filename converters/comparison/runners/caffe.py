@@ -83,7 +83,10 @@ class CaffeRunner(Runner):
             raise Unavailable(f"--caffe-python {self.python}: cannot be started: {exc.strerror}") from exc
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]
-            reason = next((line for line in reversed(said) if "Error" in line or "Check failed" in line or line.startswith("F")), (said or ["it said nothing"])[-1])
+            reason = next(
+                (line for line in reversed(said) if "Error" in line or "Check failed" in line or line.startswith("F")),
+                (said or ["it said nothing"])[-1],
+            )
             missing = "No module named" in reason and "caffe" in reason
             way_out = "; name an interpreter that has it: --caffe-python PATH" if missing else ""
             raise Unavailable(f"Caffe in {self.python} failed: {reason.strip()[:300]}{way_out}")

@@ -9,7 +9,7 @@ import sys
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 
 def main(folder):
@@ -53,7 +53,7 @@ def feed(net, arrays):
         net.blobs[name].data[...] = arrays[name]
 
 
-class Saver(object):
+class Saver:
     """Writes arrays as .npy files and remembers which is which."""
 
     def __init__(self, folder):

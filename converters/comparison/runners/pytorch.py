@@ -44,7 +44,9 @@ class NetRunner(Runner):
         self.inputs, self.outputs = net.graph.inputs, net.graph.outputs
         shown = [self.names[top] for step in net.graph.steps for top in step.tops]
         self.inner = tuple(dict.fromkeys([*shown, *net.graph.views, *self.outputs]))
-        self.side = Side(name or f"PyTorch on {device}" + ("" if precision == "float32" else f" in {precision}"), str(torch.__version__), precision, spec)
+        self.side = Side(
+            name or f"PyTorch on {device}" + ("" if precision == "float32" else f" in {precision}"), str(torch.__version__), precision, spec
+        )
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by blob name, by the module itself."""
