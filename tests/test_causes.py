@@ -29,7 +29,7 @@ layer { name: "pool1" type: "Pooling" bottom: "sum" top: "pool1" pooling_param {
 layer { name: "norm1" type: "LRN" bottom: "pool1" top: "norm1" lrn_param { local_size: 5 alpha: 0.05 beta: 0.75 } }
 layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2" convolution_param { num_output: 12 kernel_size: 3 group: 2 } }
 layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
-layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2" pooling_param { pool: AVE kernel_size: 3 stride: 3 pad: 1 } }
 layer { name: "map" type: "Softmax" bottom: "pool2" top: "map" }
 layer { name: "fc1" type: "InnerProduct" bottom: "pool2" top: "fc1" inner_product_param { num_output: 10 } }
 layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2" inner_product_param { num_output: 10 } }
@@ -124,8 +124,8 @@ def transposed(square: bool) -> Callable[[nn.Linear], nn.Module]:
 
 MODULES: dict[str, tuple[str, str, Callable[..., nn.Module]]] = {  # what is planted: the layer, the cause to be named, the module in its place
     "pooling rounds down": ("pool1", "pooling rounding", lambda old: nn.MaxPool2d(3, 2)),
-    "an average without its padding": ("pool2", "average divisor", lambda old: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)),
-    "an average that rounds down": ("pool2", "pooling rounding", lambda old: nn.AvgPool2d(3, 2, 1)),
+    "an average without its padding": ("pool2", "average divisor", lambda old: nn.AvgPool2d(3, 3, 1, ceil_mode=True, count_include_pad=False)),
+    "an average that rounds down": ("pool2", "pooling rounding", lambda old: nn.AvgPool2d(3, 3, 1)),
     "BatchNorm without its third blob": ("bn1", "BatchNorm factor blob", batch_norm(1e-5, 1.0)),
     "BatchNorm with Keras's eps": ("bn1", "BatchNorm eps", batch_norm(1e-3, 37.0)),
     "BatchNorm left training": ("bn1", "BatchNorm in training mode", lambda old: function(lambda x: F.batch_norm(x, None, None, training=True))),

@@ -31,9 +31,11 @@ SHARE = 0.1  # a cause must leave less than this share of the error that it expl
 TOLD = 8  # tried causes that a report lists
 
 
-def first_divergence(pair: Pair, report: Report) -> Divergence:
-    """The first blob of the report that does not agree, and why as far as it can be found."""
-    bad = next(blob for blob in report.blobs if not blob.ok)
+def first_divergence(pair: Pair, report: Report) -> Divergence | None:
+    """The first blob of the report that does not agree, and why as far as it can be found; None where all that came agrees."""
+    bad = next((blob for blob in report.blobs if not blob.ok), None)
+    if bad is None:
+        return None
     place = next((layer.place for layer in report.layers if layer.name == bad.layer), "")
     plain = Divergence(bad.name, bad.layer, bad.layer_type, bad.worst_rel, place)
     if bad.layer_type == "Input" and isinstance(pair.a, SavedRun) and isinstance(pair.b, SavedRun):
@@ -135,7 +137,10 @@ class _Search:
 
     def _fetched(self, runner: Runner, names: list[str]) -> dict[str, Tensor]:
         wanted = [name for name in dict.fromkeys(names) if name in runner.inner]
-        return {name: _tensor(value) for name, value in runner.stream(self.pair.feed, wanted) if not isinstance(value, Sampled)}
+        from .engine import as_far_as_it_goes
+
+        stream = as_far_as_it_goes(runner, self.pair.feed, wanted, [])
+        return {name: _tensor(value) for name, value in stream if not isinstance(value, Sampled)}
 
     def _given(self, part: Segment, values: Mapping[str, Tensor], runner: Runner) -> dict[Value, Tensor] | None:
         given = {}

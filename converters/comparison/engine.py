@@ -13,8 +13,8 @@ from prototxt import DecantError
 
 from . import sources
 from .results import BlobResult, LayerNode, NonFinite, Report, Tolerance
-from .runners.base import Array, Runner
-from .runners.saved import Sampled, SavedRun
+from .runners.base import Array, Runner, Unavailable
+from .runners.saved import SavedRun
 from .sources import Context, Source
 from .statistics import Facts, compare_blob, tolerance_for
 
@@ -116,11 +116,19 @@ def _net(net: Any, given: Sequence[Any], context: Context) -> CaffeNet | None:
         return net if isinstance(net, CaffeNet) else context.net(str(net), str(context.weights or ""))
     for side in reversed(given):
         held = side if isinstance(side, CaffeNet) else getattr(side, "net", None) if isinstance(side, Runner) else None
-        if isinstance(held, CaffeNet):
+        if isinstance(held, CaffeNet) and _intact(held):
             return held
         if isinstance(side, Source) and side.path and Path(side.path).suffix not in (".onnx", ".py", ".npz") and side.runner != "user":
             return context.net(side.path, side.weights or str(context.weights or ""))
     return None
+
+
+def _intact(net: CaffeNet) -> bool:
+    """Whether the net still has the modules that its graph asks for: only then can it say what a layer should give."""
+    from ..modules.sharing import SharedParameters
+
+    modules = {step.key: net.module.get_submodule(step.key) for step in net.graph.steps if step.tops}
+    return all(type(modules[step.key]) in (step.recipe.module_class(), SharedParameters) for step in net.graph.steps if step.tops)
 
 
 def _runner(side: Any, context: Context, base: Source | None, net: CaffeNet | None) -> Runner:
@@ -163,8 +171,10 @@ def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | N
     layers, facts = described(pair)
     wanted, missing, extra, unmatched = _wanted(pair, blobs, facts)
     results = [*_inputs(pair, tolerance, previews)]
+    stopped: list[str] = []
     found = {
-        name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews) for name, left, right in _together(pair, wanted)
+        name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews)
+        for name, left, right in _together(pair, wanted, stopped)
     }
     lost = [name for name in wanted if name not in found]
     results += [found[name] for name in wanted if name in found]
@@ -180,9 +190,9 @@ def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | N
         layers,
         nonfinite=_nonfinite(results),
         inputs=pair.told,
-        notes=_notes(pair),
+        notes=(*_notes(pair), *stopped),
     )
-    if any(not blob.ok for blob in results):
+    if any(not blob.ok for blob in results) or stopped:
         from .divergence import first_divergence
 
         report = replace(report, divergence=first_divergence(pair, report))
@@ -202,14 +212,14 @@ def described(pair: Pair) -> tuple[tuple[LayerNode, ...], dict[str, Facts]]:
     names = value_names(graph)
     layers = tuple(
         LayerNode(
-            step.name,
-            step.type,
-            tuple(names[b] for b in step.bottoms),
-            tuple(names[t] for t in step.tops),
-            tuple(map(tuple, step.shapes)),
-            step.place,
+            s.name,
+            s.type,
+            tuple(names[b] for b in s.bottoms),
+            tuple(names[t] for t in s.tops),
+            tuple(map(tuple, s.shapes)),
+            s.place,
         )
-        for step in graph.steps
+        for s in graph.steps
     )
     outputs |= set(graph.outputs)
     facts = {names[top]: Facts(names[top], step.name, step.type, output=names[top] in outputs) for step in graph.steps for top in step.tops}
@@ -230,16 +240,16 @@ def _wanted(pair: Pair, blobs: Sequence[str], facts: Mapping[str, Facts]) -> tup
     required_a, required_b = (set(blobs), set(blobs)) if blobs else (set(pair.b.outputs) - inner, set(pair.a.outputs) - inner)
     order = list(dict.fromkeys([*facts, *pair.b.inner, *pair.a.inner]))
     both = [name for name in order if name in a and name in b and (not blobs or name in blobs)]
+    order = [name for name in order if name in facts or name not in pair.feed]  # a recording may hold its inputs among its blobs
     missing = [name for name in order if name in required_a and name in b and name not in a]
     extra = [name for name in order if name in required_b and name in a and name not in b]
-    told = {*missing, *extra, *pair.feed}
-    unmatched = [] if blobs else [name for name in order if (name in a) != (name in b) and name not in told]
+    unmatched = [] if blobs else [name for name in order if (name in a) != (name in b) and name not in (*missing, *extra)]
     return both, missing, extra, unmatched
 
 
-def _together(pair: Pair, wanted: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+def _together(pair: Pair, wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any, Any]]:
     """(name, A's, B's) as soon as both are there. Each side is asked in turn; what waits for the other is held, and no more."""
-    streams = [pair.a.stream(pair.feed, wanted), pair.b.stream(pair.feed, wanted)]
+    streams = [as_far_as_it_goes(runner, pair.feed, wanted, stopped) for runner in (pair.a, pair.b)]
     waiting: list[dict[str, Any]] = [{}, {}]
     running = [True, True]
     while any(running):
@@ -283,9 +293,17 @@ def _notes(pair: Pair) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def fetch(runner: Runner, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Any]:
-    """Some blobs of one pass; a blob of which a recording holds a part is left out."""
-    return {name: value for name, value in runner.stream(feed, names) if not isinstance(value, Sampled)}
+def as_far_as_it_goes(runner: Runner, feed: Mapping[str, Array], wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any]]:
+    """The stream of a runner. A port with one wrong shape often dies some layers behind: then what came before it still tells why."""
+    any_came = False
+    try:
+        for item in runner.stream(feed, wanted):
+            any_came = True
+            yield item
+    except Unavailable as exc:
+        if not any_came:
+            raise
+        stopped.append(f"the pass stops: {exc}")
 
 
 def compare_gradients(pair: Pair, tolerance: Tolerance) -> tuple[BlobResult, ...]:

@@ -16,16 +16,13 @@ if TYPE_CHECKING:
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 DISTINCT = 16  # different values that must all be of a half format before it is named
-PRODUCTS = ("Convolution", "Deconvolution", "InnerProduct", "DepthwiseConvolution")
 Attempt = tuple[str, str, str, float, float | None]
 
 
 def coarse_formats(trial: Trial, replay: Replay) -> Iterator[Attempt]:
     """Attempts (cause, explanation, fix, what it leaves, how much it may leave)."""
     yield from _values(trial, replay)
-    products = [
-        step for step in trial.part.steps if step.type in PRODUCTS and isinstance(replay.module(step), (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    ]
+    products = [step for step in trial.part.steps if isinstance(replay.module(step), (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))]
     if not products:
         return
     for name, kind in HALVES.items():

@@ -23,6 +23,14 @@ class Unavailable(DecantError):
     """A framework that is not here, or that does not take the net."""
 
 
+class Stopped(Unavailable):
+    """A pass that failed half-way; `found` are the blobs up to there."""
+
+    def __init__(self, message: str, found: dict[str, Array]) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 class Runner:
     """One net in one framework.
 
@@ -52,10 +60,16 @@ class Runner:
     def stream(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> Iterator[tuple[str, Array]]:
         """(name, blob) of those `wanted`, so that few are held at a time: here by as many passes as the budget asks for."""
         for part in parts(wanted, self.bytes_of):
-            found = self.some(feed, part)
+            stopped = None
+            try:
+                found = self.some(feed, part)
+            except Stopped as exc:
+                found, stopped = exc.found, exc
             for name in part:
                 if name in found:
                     yield name, found.pop(name)
+            if stopped:
+                raise stopped
 
     def bytes_of(self, name: str) -> int:
         """The bytes of a blob, or a guess."""

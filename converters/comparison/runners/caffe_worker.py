@@ -61,7 +61,7 @@ class Saver:
 
     def keep(self, name, value):
         """Write one array; a later one of the same name replaces it."""
-        file = self.files.setdefault(name, "array_%d.npy" % len(self.files))
+        file = self.files.setdefault(name, f"array_{len(self.files)}.npy")
         np.save(os.path.join(self.folder, file), np.array(value, dtype=np.float32))
 
 
@@ -76,7 +76,7 @@ def forward(net, wanted, saver):
         net._forward(i, i)
         for top in tops[layer]:
             version = writes[top] = writes.get(top, -1) + 1
-            name = top if version == last[top] else "%s@%d" % (top, version)
+            name = top if version == last[top] else f"{top}@{version}"
             if name in wanted:
                 saver.keep(name, net.blobs[top].data)
 
@@ -90,7 +90,7 @@ def backward(net, diffs, saver):
     net.backward()
     for layer, blobs in net.params.items():
         for i, blob in enumerate(blobs):
-            saver.keep("%s/%d" % (layer, i), blob.diff)
+            saver.keep(f"{layer}/{i}", blob.diff)
 
 
 if __name__ == "__main__":

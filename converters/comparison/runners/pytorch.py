@@ -14,7 +14,7 @@ from ...graph import Graph
 from ...net import CaffeNet
 from ..names import value_names
 from ..results import Side
-from .base import Array, Runner, Unavailable, bytes_by_shape, first_line
+from .base import Array, Runner, Stopped, Unavailable, bytes_by_shape, first_line
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -183,7 +183,7 @@ class HookedRunner(Runner):
             with torch.no_grad():
                 made = self.module(*(torch.from_numpy(feed[name].copy()) for name in self.inputs))
         except (RuntimeError, TypeError, ValueError, IndexError) as exc:
-            raise Unavailable(f"{self.name} does not take the inputs {', '.join(self.inputs)}: {first_line(exc)}") from exc
+            raise Stopped(f"{self.name} does not run with the inputs {', '.join(self.inputs)}: {first_line(exc)}", found) from exc
         finally:
             for handle in handles:
                 handle.remove()
