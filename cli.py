@@ -319,6 +319,92 @@ def train(
     raise typer.Exit(0 if run(made, lambda line: print(line, flush=True)) else 1)
 
 
+# Comparison -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="What is looked at: [RUNNER:]FILE[+WEIGHTS][@DEVICE,FORMAT]; a folder with --all.", show_default=False)],
+    b: Annotated[str | None, typer.Argument(help="The reference, likewise; a runner's name alone: the same net by it.", show_default=False)] = None,
+    weights: Weights = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="An .npz, .npy or image to feed; else seeded.", show_default=False)] = None,
+    net: Annotated[Path | None, typer.Option(help="The prototxt that explains two sides of which neither is one.", show_default=False)] = None,
+    blobs: Annotated[str | None, typer.Option(help="Compare these blobs only: conv1,prob.", show_default=False)] = None,
+    map: Annotated[list[str] | None, typer.Option(help="blob=submodule of a module of yours; may come several times.", show_default=False)] = None,
+    atol: Annotated[float | None, typer.Option(help="Allowed max|a - b|; goes with --rtol.", show_default=False)] = None,
+    rtol: Annotated[float | None, typer.Option(help="Allowed max|a - b| / max|b|; goes with --atol.", show_default=False)] = None,
+    gradients: Annotated[bool, typer.Option("--gradients", help="Parameter gradients too, after one backward pass.")] = False,
+    steps: Annotated[int, typer.Option(help="A and B are solvers or recorded traces: compare N steps.", show_default=False)] = 0,
+    report: Annotated[Path | None, typer.Option(help="A folder for report.json, .txt and .html.", show_default=False)] = None,
+    save: Annotated[Path | None, typer.Option(help="Save A's run as .npz and .json, to compare with on another day.", show_default=False)] = None,
+    all: Annotated[bool, typer.Option("--all", help="A is a folder of models: compare each, one row a model.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
+    every: Annotated[bool, typer.Option("--every", help="Print every blob, not only those that differ and the outputs.")] = False,
+    caffe_python: Annotated[str, typer.Option(help="The Python that has the module caffe.")] = "",
+    mean: Annotated[str | None, typer.Option(help="Channel means of an image, 104,117,123, or a mean .binaryproto.", show_default=False)] = None,
+    scale: Annotated[float, typer.Option(help="Factor behind the mean.")] = 1.0,
+    phase: Phase = "TEST",
+    stage: Stages = None,
+    level: Level = 0,
+    shape: Shapes = None,
+    seed: Annotated[int, typer.Option(help="For inputs, and for fillers where weights are missing.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Two frameworks on one net, blob by blob: where they part first, and the suspected cause. docs/compare.md has examples."""
+    from converters.comparison.command import Comparison, run
+
+    asked = Comparison(
+        a, b, weights=weights, input=input, net=net, blobs=tuple(filter(None, (blobs or "").split(","))), names=_pairs(map, "--map"),
+        tolerance=_tolerance(atol, rtol), gradients=gradients, report=report, save=save, caffe_python=caffe_python, mean=_mean(mean), scale=scale,
+        phase=phase.upper(), stages=tuple(stage or ()), level=level, shapes=_shapes(shape), seed=seed,
+    )  # fmt: skip
+    if all:
+        raise typer.Exit(_compare_all(Path(a), (b,) if b else (), asked, jobs, as_json))
+    if steps:
+        from pycls.comparison import compare_training
+
+        found = compare_training(a, b, steps, weights=weights)
+    else:
+        with _stage("comparing"):
+            found = run(asked)
+    if found is None:
+        print(f"wrote {save}")
+        raise typer.Exit(0)
+    print(json.dumps(found.to_dict(), indent=1) if as_json else found.text(every=every), end="\n" if as_json else "")
+    raise typer.Exit(0 if found else 1)
+
+
+def _compare_all(folder: Path, against: tuple[str, ...], asked: object, jobs: int, as_json: bool) -> int:
+    from converters.comparison import many
+
+    rows = many.compare_all(folder, against, asked, jobs, lambda row: None if as_json else print(row.line(), flush=True))
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=1))
+    else:
+        print(many.verdict(rows))
+    return 0 if all(rows) else 1
+
+
+def _tolerance(atol: float | None, rtol: float | None) -> object:
+    if atol is None and rtol is None:
+        return None
+    if atol is None or rtol is None:
+        raise typer.BadParameter("give both, so that neither is a surprise", param_hint="--atol, --rtol")
+    from converters.comparison.results import Tolerance
+
+    return Tolerance(atol, rtol)
+
+
+def _pairs(written: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for item in written or []:
+        left, _, right = item.partition("=")
+        if not left or not right:
+            raise typer.BadParameter(f"{item!r} is not blob=submodule", param_hint=option)
+        pairs[left] = right
+    return pairs
+
+
 # What the commands share ----------------------------------------------------------------------------------------------
 
 

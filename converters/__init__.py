@@ -4,6 +4,7 @@ net = converters.load("deploy.prototxt", weights="net.caffemodel", phase="TEST")
 graph = converters.resolve("deploy.prototxt")          shapes and parameters, no torch, nothing allocated
 converters.to_source(net)  converters.to_onnx(net, path)
 converters.to_caffe(module, example, path)             any module that torch.fx traces, as layers of BVLC Caffe
+report = converters.compare(net, "onnxruntime")        blob by blob, the first divergence, its cause
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .caffe_export.trace import to_caffe
+    from .comparison.engine import compare
     from .net import CaffeNet, load
     from .onnx_export import to_onnx
     from .resolution import resolve
     from .source import to_source
 
-__all__ = ["CaffeNet", "load", "resolve", "to_caffe", "to_onnx", "to_source"]
+__all__ = ["CaffeNet", "compare", "load", "resolve", "to_caffe", "to_onnx", "to_source"]
 
 _HOMES = {
     "CaffeNet": "net",
+    "compare": "comparison.engine",
     "load": "net",
     "resolve": "resolution",
     "to_caffe": "caffe_export.trace",

@@ -6,8 +6,9 @@ A cause yields Hypotheses for a step of the segment. To add one, write a functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -82,19 +83,23 @@ def pooling(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesi
         yield Hypothesis(*rounding, step.key, lambda x: F.max_pool2d(x[0], **size, ceil_mode=not ceil))
         return
     area = _area(a["kernel_size"])
-    divisors = {
+    divisors: dict[str, dict[str, Any]] = {
         "counts the inside of the image alone": {"count_include_pad": False},
         "always divides by the whole kernel, also where the window reaches over the edge": {"divisor_override": area},
         "": {"count_include_pad": True},
     }
     for rounded, (what, options) in product((ceil, not ceil), divisors.items()):
-        run: Run = lambda x, rounded=rounded, options=options: F.avg_pool2d(x[0], **size, ceil_mode=rounded, **options)  # noqa: E731
+        run = _average(size, rounded, options)
         fix = "divide by the window clipped to the padded image, as Caffe does: count_include_pad=True, no divisor_override"
         if rounded != ceil:
             also = f", and {what}" if what else ""
             yield Hypothesis(rounding[0], rounding[1] + also, rounding[2] + (f"; {fix}" if what else ""), step.key, run)
         elif what:
             yield Hypothesis("average divisor", what, fix, step.key, run)
+
+
+def _average(size: Mapping[str, Any], ceil: bool, options: Mapping[str, Any]) -> Run:
+    return lambda x: F.avg_pool2d(x[0], **size, ceil_mode=ceil, **options)
 
 
 def _area(kernel: int | Sequence[int]) -> int:
@@ -114,7 +119,7 @@ def batch_norm(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypoth
         f"takes the stored sums for means: the third blob, here {factor:g}, is not divided by",
         "divide the first two blobs by the third before use",
         step.key,
-        lambda x: F.batch_norm(x[0], mean, variance, eps=eps),
+        _stored(mean, variance, eps),
     )
     for other in EPSILONS:
         if abs(other - eps) > 1e-3 * max(eps, other):
@@ -123,7 +128,7 @@ def batch_norm(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypoth
                 f"uses eps {other:g}; the prototxt has {eps:g}",
                 f"set eps to {eps:g}",
                 step.key,
-                lambda x, other=other: F.batch_norm(x[0], mean * by, variance * by, eps=other),
+                _stored(mean * by, variance * by, other),
             )
     yield Hypothesis(
         "BatchNorm in training mode",
@@ -132,6 +137,10 @@ def batch_norm(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypoth
         step.key,
         lambda x: F.batch_norm(x[0], None, None, training=True, eps=eps),
     )
+
+
+def _stored(mean: Tensor, variance: Tensor, eps: float) -> Run:
+    return lambda x: F.batch_norm(x[0], mean, variance, eps=eps)
 
 
 def lrn(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesis]:
@@ -168,7 +177,10 @@ def inner_product(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hyp
     out, fan_in = (weight.shape[1], weight.shape[0]) if getattr(module, "transpose", False) else weight.shape
     right = weight.t() if getattr(module, "transpose", False) else weight
     axis = getattr(module, "axis", -1) if type(module) is not nn.Linear else -1
-    flat = (lambda x: x.flatten(axis)) if axis != -1 else (lambda x: x)
+
+    def flat(x: Tensor) -> Tensor:
+        return x if axis == -1 else x.flatten(axis)
+
     turned = weight.t() if out == fan_in else None
     readings = [turned, weight.reshape(fan_in, out).t(), weight.reshape(out, fan_in)]
     for other in readings:
@@ -178,7 +190,7 @@ def inner_product(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hyp
                 f"multiplies by the weight with its two axes exchanged; Caffe's blob is [{out}, {fan_in}], outputs first",
                 "keep Caffe's weight as nn.Linear takes it, [out, in]; transpose it for a library that wants [in, out]",
                 step.key,
-                lambda x, other=other: F.linear(flat(x[0]), other, bias),
+                _linear(flat, other, bias),
             )
     if len(step.bottom_shapes[0]) == 4 and axis in (1, -1) and len(step.bottom_shapes[0]) - 1 > 1:
         yield Hypothesis(
@@ -189,6 +201,10 @@ def inner_product(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hyp
             lambda x: F.linear(x[0].permute(0, 2, 3, 1).flatten(1), right, bias),
         )
     yield from _without_bias(step, module)
+
+
+def _linear(flat: Callable[[Tensor], Tensor], weight: Tensor, bias: Tensor | None) -> Run:
+    return lambda x: F.linear(flat(x[0]), weight, bias)
 
 
 def convolution(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesis]:
@@ -202,8 +218,8 @@ def convolution(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypot
     told = "the weights of the groups are put together in another order than Caffe's, where the filters of a group, and its channels, stand together"
     fix = f"keep Caffe's blob {list(weight.shape)} as it is for a convolution of {groups} groups; a dense weight is block-diagonal, group by group"
 
-    def run(x: Sequence[Tensor], w: Tensor, b: Tensor | None, inputs: Tensor | None, outputs: Tensor | None) -> Tensor:
-        y = F.conv2d(x[0] if inputs is None else x[0][:, inputs], w, b, module.stride, module.padding, module.dilation, groups)
+    def run(x: Sequence[Tensor], weight: Tensor, bias: Tensor | None, inputs: Tensor | None, outputs: Tensor | None) -> Tensor:
+        y = F.conv2d(x[0] if inputs is None else x[0][:, inputs], weight, bias, module.stride, module.padding, module.dilation, groups)
         return y if outputs is None else y[:, outputs]
 
     mixed_in = torch.arange(module.in_channels).view(second, groups).t().reshape(-1)  # channel c belongs to group c % groups
@@ -228,7 +244,7 @@ def convolution(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypot
         (weight, ours, None, mixed_out),
     ]
     for w, b, inputs, outputs in trials:
-        yield Hypothesis("grouped weights", told, fix, step.key, lambda x, t=(w, b, inputs, outputs): run(x, *t))
+        yield Hypothesis("grouped weights", told, fix, step.key, partial(run, weight=w, bias=b, inputs=inputs, outputs=outputs))
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -262,11 +278,15 @@ def softmax(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesi
             f"normalises along axis {other} of {axes}; the prototxt along axis {dim}",
             f"softmax along axis {dim}: Caffe's default is 1, on maps too",
             step.key,
-            lambda x, other=other: x[0].softmax(other),
+            _softmax(other),
         )
     if axes > 2:
         yield Hypothesis("softmax axis", "normalises over all values of a row", f"softmax along axis {dim}", step.key,
                          lambda x: x[0].flatten(1).softmax(1).view_as(x[0]))  # fmt: skip
+
+
+def _softmax(axis: int) -> Run:
+    return lambda x: x[0].softmax(axis)
 
 
 def leaky(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesis]:
@@ -285,7 +305,7 @@ def aliasing(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothes
                 f"shows the blob as layer {other.name!r} ({other.type}) leaves it: that layer writes into its memory",
                 f"let {other.name!r} write into memory of its own (inplace=False), or copy the blob before",
                 step.key,
-                lambda x, other=other: replay.module(other)(_first(module(*x))),
+                _then(module, replay.module(other)),
             )
     for i, bottom in enumerate(step.bottoms[j] for j in step.reads):
         for other in _in_place_candidates(replay, bottom, step):
@@ -294,8 +314,16 @@ def aliasing(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothes
                 f"reads the blob {bottom.blob!r} after layer {other.name!r} ({other.type}) has written over it",
                 f"let {other.name!r} write into memory of its own (inplace=False), so that {step.name!r} reads what it shall",
                 step.key,
-                lambda x, i=i, other=other: module(*x[:i], replay.module(other)(x[i]), *x[i + 1 :]),
+                _after(module, i, replay.module(other)),
             )
+
+
+def _then(module: nn.Module, other: nn.Module) -> Run:
+    return lambda x: other(_first(module(*x)))
+
+
+def _after(module: nn.Module, i: int, other: nn.Module) -> Run:
+    return lambda x: module(*x[:i], other(x[i]), *x[i + 1 :])
 
 
 def _in_place_candidates(replay: Replay, value: Any, but: Step) -> list[Step]:

@@ -199,7 +199,7 @@ class _Search:
         )
         if step is trial.part.steps[-1]:
             right = self.replay.target(trial.part, trial.given)
-            ratio = float(self.replay.module(step).p) if hasattr(self.replay.module(step), "p") else 0.5
+            ratio = float(step.recipe.args.get("p", 0.5))
             if right.shape == trial.seen.shape:
                 zero = (trial.seen == 0) & (right != 0)
                 if zero.any():

@@ -11,6 +11,7 @@ import numpy as np
 
 from prototxt import DecantError
 
+from ..convert import file_name
 from . import sources
 from .results import BlobResult, LayerNode, NonFinite, Report, Tolerance
 from .runners.base import Array, Runner, Unavailable
@@ -32,6 +33,7 @@ class Pair:
     net: CaffeNet | None
     feed: Mapping[str, Array]
     told: str  # of the feed
+    name: str = ""  # of the net
 
     @property
     def graph(self) -> Graph | None:
@@ -96,7 +98,9 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
     missing = [name for runner in (first, second) if not runner.recorded for name in runner.inputs if name not in feed]
     if missing:
         raise DecantError(f"the input {missing[0]!r} is not fed; the feed has {', '.join(feed) or 'nothing'}")
-    return Pair(first, second, explaining, {name: np.ascontiguousarray(value) for name, value in feed.items()}, told)
+    files = [Path(side.path) for side in (net, *given) if isinstance(side, Source) and side.path.endswith(".prototxt")]
+    name = (file_name(explaining.graph.name, files[0]) if files else explaining.graph.name) if explaining else ""
+    return Pair(first, second, explaining, {name: np.ascontiguousarray(value) for name, value in feed.items()}, told, name)
 
 
 def _source(side: Any) -> Any:
@@ -179,7 +183,7 @@ def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | N
     lost = [name for name in wanted if name not in found]
     results += [found[name] for name in wanted if name in found]
     report = Report(
-        pair.graph.name if pair.graph else "",
+        pair.name,
         pair.a.side,
         pair.b.side,
         tuple(results),

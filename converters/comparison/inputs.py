@@ -46,10 +46,10 @@ def _of_input(trial: Trial, replay: Replay, value: Value) -> Iterator[Attempt]:
         yield _attempt(trial, replay, value, scale * start + offset, flip=start is flipped, scale=scale, offset=offset)
     if fits:
         return
-    for start in (x, flipped):
-        if start is not None:
-            for scale, offset in _usual(x.shape[1]):
-                yield _attempt(trial, replay, value, scale * start + offset, flip=start is flipped, scale=scale, offset=offset)
+    for scale, offset in _usual(x.shape[1]):
+        yield _attempt(trial, replay, value, scale * x + offset, scale=scale, offset=offset)
+        if flipped is not None:
+            yield _attempt(trial, replay, value, scale * flipped + offset, flip=True, scale=scale, offset=offset)
 
 
 def _usual(channels: int) -> Iterator[tuple[float, Tensor]]:

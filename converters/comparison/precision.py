@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ def coarse_formats(trial: Trial, replay: Replay) -> Iterator[Attempt]:
     if not products:
         return
     for name, kind in HALVES.items():
-        rounding = {step.key: _rounded(replay.module(step), lambda t, kind=kind: t.to(kind).float(), inputs=False) for step in products}
+        rounding = {step.key: _rounded(replay.module(step), partial(_half, kind), inputs=False) for step in products}
         yield (
             "half precision",
             f"holds the weights in {name}",
@@ -60,6 +61,10 @@ def _values(trial: Trial, replay: Replay) -> Iterator[Attempt]:
                 apart(right, trial.seen),
                 reach,
             )
+
+
+def _half(kind: torch.dtype, t: Tensor) -> Tensor:
+    return t.to(kind).float()
 
 
 def _rounded(module: Any, to: Callable[[Tensor], Tensor], *, inputs: bool) -> Run:

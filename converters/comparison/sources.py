@@ -183,7 +183,7 @@ def _of_net(source: Source, net: CaffeNet, path: str, weights: str, context: Con
     if not path:
         raise DecantError(f"{source.text!r} reads Caffe's own files: write {source.runner}:FILE.prototxt")
     if source.runner == "caffe":
-        from .runners.caffe import CaffeRunner
+        from .runners.real_caffe import CaffeRunner
 
         return CaffeRunner(Path(path), Path(weights) if weights else None, net.graph, context.caffe_python, source.text)
     from .runners.opencv import OpenCVCaffeRunner

@@ -88,7 +88,7 @@ def _numbers(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance, i
     np.abs(d, out=d)
     at = int(d.argmax())
     worst = float(d[at])
-    counts: dict[str, int] = {}
+    counts: dict[str, Any] = {}
     problem = ""
     peak = float(max(y.max(), -y.min()))
     if not (np.isfinite(worst) and np.isfinite(peak)):

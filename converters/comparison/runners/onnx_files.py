@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class OpenVINORunner(Runner):
 
     def __init__(self, path: Path, names: Mapping[str, str] | None = None, spec: str = "") -> None:
         try:
-            import openvino
+            openvino: Any = import_module("openvino")
         except ImportError as exc:
             raise Unavailable("OpenVINO is not installed; it is optional: python -m pip install openvino") from exc
         self.core = openvino.Core()

@@ -24,7 +24,7 @@ from .base import Array, Runner, Unavailable
 class Sampled:
     """Some values of a blob: `values` at the flat indices `index` of a blob of `shape`."""
 
-    def __init__(self, values: Array, index: Array, shape: Sequence[int]) -> None:
+    def __init__(self, values: Array, index: Array, shape: Iterable[Any]) -> None:
         self.values, self.index, self.shape = values, index, tuple(int(d) for d in shape)
 
 

@@ -62,12 +62,15 @@ class CaffeRunner(Runner):
 
         self._feed(feed)
         if not self.graph.losses:
-            np.savez(self.folder / "diffs.npz", **seeded({name: self.graph.blob_shapes[name] for name in self.outputs}))
+            self._write("diffs.npz", seeded({name: self.graph.blob_shapes[name] for name in self.outputs}))
         files = self._run({"ask": "backward", "seeded": not self.graph.losses})["files"]
         return {name: self._take(file) for name, file in files.items()}
 
     def _feed(self, feed: Mapping[str, Array]) -> None:
-        np.savez(self.folder / "feed.npz", **{name: feed[name] for name in self.inputs})
+        self._write("feed.npz", {name: feed[name] for name in self.inputs})
+
+    def _write(self, name: str, arrays: dict[str, Any]) -> None:
+        np.savez(self.folder / name, **arrays)
 
     def _take(self, file: str) -> Array:
         path = self.folder / Path(file).name
