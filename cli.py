@@ -102,6 +102,9 @@ def convert(
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Factor behind the mean.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="For fillers, where weights are missing.")] = 0,
+    reader: Annotated[str, typer.Option("--for", help="opencv: with the lines that use the ONNX file, and a check against OpenCV 4.")] = "",
+    all: Annotated[bool, typer.Option("--all", help="NET is a folder of models: convert each, one row a model.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """PyTorch source, safetensors, ONNX, preprocessing facts and the proof card, in one folder."""
@@ -120,7 +123,13 @@ def convert(
         mean=_mean(mean),
         scale=scale,
         seed=seed,
+        reader=_reader(reader),
     )
+    if all:
+        from converters.comparison import many
+
+        rows = many.convert_all(net, options, output or Path("converted"), jobs, _row(as_json))
+        raise typer.Exit(_rows(rows, as_json))
     show = (lambda graph: None) if as_json else (lambda graph: print(summary.text(graph, _width())))
     done = run(net, weights, output, options, _stage, show)
     if as_json:
@@ -359,11 +368,13 @@ def compare(
         phase=phase.upper(), stages=tuple(stage or ()), level=level, shapes=_shapes(shape), seed=seed,
     )  # fmt: skip
     if all:
-        raise typer.Exit(_compare_all(Path(a), (b,) if b else (), asked, jobs, as_json))
+        from converters.comparison import many
+
+        raise typer.Exit(_rows(many.compare_all(Path(a), (b,) if b else (), asked, jobs, _row(as_json)), as_json))
     if steps:
         from pycls.comparison import compare_training
 
-        found = compare_training(a, b, steps, weights=weights)
+        found = compare_training(a, b, steps, weights=weights, caffe_python=caffe_python)
     else:
         with _stage("comparing"):
             found = run(asked)
@@ -374,18 +385,24 @@ def compare(
     raise typer.Exit(0 if found else 1)
 
 
-def _compare_all(folder: Path, against: tuple[str, ...], asked: object, jobs: int, as_json: bool) -> int:
-    from converters.comparison import many
+def _row(as_json: bool) -> Callable[[Any], None]:
+    return lambda row: None if as_json else print(row.line(), flush=True)
 
-    rows = many.compare_all(folder, against, asked, jobs, lambda row: None if as_json else print(row.line(), flush=True))
-    if as_json:
-        print(json.dumps([row.to_dict() for row in rows], indent=1))
-    else:
-        print(many.verdict(rows))
+
+def _rows(rows: list[Any], as_json: bool) -> int:
+    from converters.comparison.many import verdict
+
+    print(json.dumps([row.to_dict() for row in rows], indent=1) if as_json else verdict(rows))
     return 0 if all(rows) else 1
 
 
-def _tolerance(atol: float | None, rtol: float | None) -> object:
+def _reader(name: str) -> str:
+    if name not in ("", "opencv"):
+        raise typer.BadParameter(f"{name!r}: only opencv needs more than the ONNX file", param_hint="--for")
+    return name
+
+
+def _tolerance(atol: float | None, rtol: float | None) -> Any:
     if atol is None and rtol is None:
         return None
     if atol is None or rtol is None:

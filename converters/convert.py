@@ -37,6 +37,7 @@ class Options:
     mean: tuple[float, ...] = ()
     scale: float | None = None
     seed: int = 0
+    reader: str = ""  # "opencv": who the ONNX file is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def convert(
     with stage("loading PyTorch"):
         import torch
 
-        from . import proof
+        from . import opencv, proof
         from .net import build
         from .onnx_export import to_onnx
         from .source import to_source
@@ -101,6 +102,12 @@ def convert(
             notes.append("the ONNX file has a fixed batch size: a layer of the net bakes it in")
         with stage("running the ONNX file"):
             measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
+        if options.reader == "opencv":
+            with stage("comparing with OpenCV 4 reading Caffe's files"):
+                files.append(opencv.write_lines(graph, None if options.bake_preprocessing else prepared, target))
+                checked, told = opencv.against_importer(net, prototxt, weights)
+            measured += [checked] if checked else []
+            notes += [told] if told else []
     notes += _weights_notes(copied, weights, options.seed)
     notes += ["BatchNorm's statistics come from one training pass over random inputs"] if warmed else []
     sources = proof.names_of([prototxt, *([weights] if weights not in (None, prototxt) else [])])

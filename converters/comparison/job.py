@@ -92,7 +92,7 @@ def main() -> int:
         with contextlib.redirect_stdout(sys.stderr):
             row = compared(job) if job["kind"] == "compare" else converted(job)
     except DecantError as exc:
-        row = Row(job["name"], False, problem=str(exc).splitlines()[0][:300])
+        row = Row(job["name"], False, problem=" ".join(str(exc).split())[:300])
     sys.stdout.write(json.dumps(row.to_dict()) + "\n")
     return 0
 

@@ -116,7 +116,7 @@ def compare_all(folder: Path, against: Sequence[str], asked: Any, jobs: int, sho
 
 def convert_all(folder: Path, options: Any, target: Path, jobs: int, show: Callable[[Row], object]) -> list[Row]:
     """A row for each model under `folder`: converted into a folder of its own below `target`, with its proof card."""
-    plain = {name: getattr(options, name) for name in ("phase", "stages", "level", "onnx", "seed")}
+    plain = {name: getattr(options, name) for name in ("phase", "stages", "level", "onnx", "seed", "reader")}
     jobs_of = [(model, {"kind": "convert", "options": plain}) for model in found_in(folder)]
     rows = _run_all(jobs_of, target, jobs, show)
     _overview(rows, target, f"Conversions of {folder}")

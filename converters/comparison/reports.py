@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prototxt import FileProblem, FormatError
-from prototxt.files import read_file, write_file
+from prototxt import FileProblem
+from prototxt.files import write_file
 
+from .page import OverviewRow, write_overview, write_page
 from .results import Report
 
 if TYPE_CHECKING:
@@ -26,29 +27,14 @@ def write_report(report: Report, folder: Path, graph: Graph | None = None) -> li
     files = [folder / "report.json", folder / "report.txt", folder / "report.html"]
     write_file(files[0], json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
     write_file(files[1], report.text(every=True))
-    _page().write_page(report, graph, files[2])
+    write_page(report, graph, files[2])
     return files
-
-
-def _page() -> Any:
-    from importlib import import_module
-
-    return import_module("converters.comparison.page")
-
-
-def read_report(path: Path) -> Report:
-    """The report of a report.json."""
-    try:
-        return Report.from_dict(json.loads(read_file(path, limit=1 << 28)))
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise FormatError(f"{path}: no JSON: {exc}") from exc
 
 
 def write_rows(rows: Sequence[Row], path: Path, title: str) -> None:
     """The page of many models, a row each, with a link to the worst comparison's page."""
-    page = _page()
     listed = [
-        page.OverviewRow(
+        OverviewRow(
             row.name,
             row.ok,
             b=", ".join(row.against),
@@ -63,4 +49,4 @@ def write_rows(rows: Sequence[Row], path: Path, title: str) -> None:
         )
         for row in rows
     ]
-    page.write_overview(listed, path, title)
+    write_overview(listed, path, title)

@@ -93,11 +93,17 @@ def _training(training: Training) -> Iterator[str]:
 def _verdict(report: Report) -> str:
     if report:
         worst = report.worst
-        return f"agree: {len(report.blobs)} blobs" + (f", worst {worst.worst_rel:.1e} at {worst.name}" if worst else "")
+        told = [f"{len(report.blobs)} blobs, worst {worst.worst_rel:.1e} at {worst.name}"] if worst else []
+        told += [f"{len(report.gradients)} gradients"] if report.gradients else []
+        told += [f"losses, weights and history of {len(report.training.losses_b)} steps"] if report.training else []
+        return f"agree: {'; '.join(told)}"
     if not report.blobs and not report.gradients and not report.training:
         return "DIFFER: nothing was compared"
-    bad = sum(not blob.ok for blob in report.blobs)
-    return f"DIFFER: {bad} of {len(report.blobs)} blobs" + (", and blobs are missing" if report.missing or report.extra else "")
+    groups = {"blobs": report.blobs, "gradients": report.gradients}
+    told = [f"{sum(not r.ok for r in results)} of {len(results)} {name}" for name, results in groups.items() if results]
+    told += ["blobs are missing"] if report.missing or report.extra else []
+    told += ["the solver's steps"] if report.training and not report.training.ok else []
+    return f"DIFFER: {', '.join(told)}"
 
 
 def _some(names: Sequence[str]) -> str:

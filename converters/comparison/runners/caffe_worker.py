@@ -21,7 +21,11 @@ def main(folder):
     with open(os.path.join(folder, "job.json")) as f:
         job = json.load(f)
     result = {"version": getattr(caffe, "__version__", "")}
-    if job["ask"] != "version":
+    if job["ask"] == "train":
+        saver = Saver(folder)
+        result["losses"] = train(caffe, job, saver)
+        result["files"] = saver.files
+    elif job["ask"] != "version":
         net = build(caffe, job)
         feed(net, np.load(os.path.join(folder, "feed.npz")))
         saver = Saver(folder)
@@ -93,6 +97,24 @@ def backward(net, diffs, saver):
     for layer, blobs in net.params.items():
         for i, blob in enumerate(blobs):
             saver.keep(f"{layer}/{i}", blob.diff)
+
+
+def train(caffe, job, saver):
+    """Steps of a solver: the loss of each, and the weights behind the last."""
+    caffe.set_mode_cpu()
+    os.chdir(os.path.dirname(job["solver"]))
+    solver = caffe.get_solver(job["solver"])
+    if job["weights"]:
+        solver.net.copy_from(job["weights"])
+    losses = []
+    for _ in range(job["steps"]):
+        solver.step(1)
+        weights = solver.net.blob_loss_weights
+        losses.append(sum(float(np.sum(solver.net.blobs[name].data)) * weights[name] for name in weights if weights[name]))
+    for layer, blobs in solver.net.params.items():
+        for i, blob in enumerate(blobs):
+            saver.keep(f"{layer}/{i}", blob.data)
+    return losses
 
 
 if __name__ == "__main__":

@@ -79,18 +79,30 @@ class CaffeRunner(Runner):
         return value
 
     def _run(self, what: dict[str, Any]) -> dict[str, Any]:
-        (self.folder / "job.json").write_text(json.dumps(self.job | what))
-        try:
-            done = subprocess.run([self.python, str(WORKER), str(self.folder)], capture_output=True, text=True, check=False)
-        except OSError as exc:
-            raise Unavailable(f"--caffe-python {self.python}: cannot be started: {exc.strerror}") from exc
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            reason = next(
-                (line for line in reversed(said) if "Error" in line or "Check failed" in line or line.startswith("F")),
-                (said or ["it said nothing"])[-1],
-            )
-            missing = "No module named" in reason and "caffe" in reason
-            way_out = "; name an interpreter that has it: --caffe-python PATH" if missing else ""
-            raise Unavailable(f"Caffe in {self.python} failed: {reason.strip()[:300]}{way_out}")
-        return json.loads((self.folder / "result.json").read_text())
+        return worked(self.python, self.folder, self.job | what)
+
+
+def worked(python: str, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """What the worker answers to a job; Unavailable with the reason where it fails."""
+    (folder / "job.json").write_text(json.dumps(job))
+    try:
+        done = subprocess.run([python, str(WORKER), str(folder)], capture_output=True, text=True, check=False)
+    except OSError as exc:
+        raise Unavailable(f"--caffe-python {python}: cannot be started: {exc.strerror}") from exc
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        reason = next((line for line in reversed(said) if "Error" in line or "Check failed" in line), said[-1])
+        missing = "No module named" in reason and "caffe" in reason
+        way_out = "; name an interpreter that has it: --caffe-python PATH" if missing else ""
+        raise Unavailable(f"Caffe in {python} failed: {reason.strip()[:300]}{way_out}")
+    return json.loads((folder / "result.json").read_text())
+
+
+def trained(solver: Path, steps: int, weights: str | Path | None, python: str = "") -> tuple[str, tuple[float, ...], dict[str, Array]]:
+    """Version of Caffe, losses, and weights by layer/index behind `steps` iterations of a solver; pycaffe does not show histories."""
+    with tempfile.TemporaryDirectory(prefix="decant-caffe-") as temporary:
+        folder = Path(temporary)
+        job = {"ask": "train", "solver": str(solver.absolute()), "steps": steps, "weights": str(check_file(weights).absolute()) if weights else ""}
+        told = worked(shutil.which(python) or python or sys.executable, folder, job)
+        kept = {name: np.load(folder / Path(file).name, allow_pickle=False) for name, file in told["files"].items()}
+    return str(told.get("version", "")), tuple(map(float, told["losses"])), kept
