@@ -33,10 +33,9 @@ def main() -> None:
         seconds = medians(passes, rounds=9)
         both = seconds["A alone"] + seconds["B alone"]
         shown = seconds["A, every blob"] + seconds["B, every blob"]
-        told = (
-            f"{seconds['compare'] * 1e3:.0f} ms for {len(wanted)} blobs; the two passes {both * 1e3:.0f} ms, showing every blob {shown * 1e3:.0f} ms"
-        )
-        rows.append((f"{net.stem}, {a} and {b}, every blob", f"{told}: overhead {seconds['compare'] / both - 1:.0%}", "<= 30 %"))
+        whole = seconds["compare"]
+        told = f"{whole * 1e3:.0f} ms for {len(wanted)} blobs; passes that show them {shown * 1e3:.0f} ms, plain ones {both * 1e3:.0f} ms"
+        rows.append((f"{net.stem}, {a} and {b}", f"{told}: overhead {whole / shown - 1:.0%} and {whole / both - 1:.0%}", "<= 30 %"))
     report("Comparison, CPU time of one thread", rows)
 
 

@@ -161,7 +161,7 @@ def _seeded(a: Runner, b: Runner, net: CaffeNet | None, seed: int) -> tuple[dict
         shapes = getattr(getattr(runner, "onnx", None), "shapes", {})
         if shapes and all(name in shapes for name in runner.inputs):
             generator = np.random.default_rng(seed)
-            made = {name: generator.standard_normal(shapes[name]).astype(np.float32) for name in runner.inputs}
+            made = {name: generator.standard_normal([d or 1 for d in shapes[name]]).astype(np.float32) for name in runner.inputs}
             return made, f"inputs drawn from N(0, 1), seed {seed}"
     raise DecantError("the shapes of the inputs are not known: give --input X.npz, or --net NET.prototxt that explains both sides")
 

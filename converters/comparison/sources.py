@@ -10,7 +10,9 @@ Without a runner the file says which: .prototxt torch, .onnx onnxruntime, .py so
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -57,9 +59,9 @@ class Source:
     precision: str = "float32"
 
 
-@dataclass(slots=True)
+@dataclass
 class Context:
-    """What both sides share: how nets are loaded, and what has been loaded already."""
+    """What both sides share: how nets are loaded, and what has been loaded and exported already."""
 
     weights: str | Path | None = None
     phase: str = "TEST"
@@ -69,27 +71,41 @@ class Context:
     names: Mapping[str, str] = field(default_factory=dict)
     caffe_python: str = ""
     seed: int = 0
-    nets: dict[tuple[str, str], CaffeNet] = field(default_factory=dict)
-    folder: Any = None  # a temporary one, for what is exported on the way
+
+    def __post_init__(self) -> None:
+        self._nets: dict[Any, CaffeNet] = {}
+        self._exports: dict[int, Path] = {}
+        self._folder: Path | None = None
 
     def net(self, path: str, weights: str) -> CaffeNet:
-        """The net of a prototxt, loaded once."""
+        """The net of a prototxt, loaded once for the same shapes."""
         import torch
 
         from ..net import load
 
-        key = (path, weights)
-        if key not in self.nets:
+        key = (path, weights, tuple(sorted((blob, tuple(shape)) for blob, shape in self.shapes.items())))
+        if key not in self._nets:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self.nets[key] = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
-        return self.nets[key]
+                self._nets[key] = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
+        return self._nets[key]
+
+    def onnx(self, net: CaffeNet) -> Path:
+        """The net as an ONNX file, exported once."""
+        from ..onnx_export import to_onnx
+
+        if id(net) not in self._exports:
+            target = self.temporary(f"net{len(self._exports)}.onnx")
+            to_onnx(net, target)
+            self._exports[id(net)] = target
+        return self._exports[id(net)]
 
     def temporary(self, name: str) -> Path:
-        """A path in a folder that lives as long as the comparison."""
-        if self.folder is None:
-            self.folder = tempfile.TemporaryDirectory(prefix="decant-compare-")
-        return Path(self.folder.name) / name
+        """A path in a folder that lives as long as the context."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="decant-compare-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder / name
 
 
 def parse(text: str) -> Source:
@@ -98,6 +114,9 @@ def parse(text: str) -> Source:
         return Source(text, text)
     head, _, rest = text.partition(":")
     runner, rest = (head, rest) if head in RUNNERS else ("", text)
+    near = get_close_matches(head, RUNNERS, n=1) if rest and not runner and not Path(text).exists() else []
+    if near:
+        raise DecantError(f"{text!r}: there is no runner {head!r}; did you mean {near[0]}:?")
     if runner and rest.startswith("@"):
         return Source(text, runner, "", "", *_options(rest[1:], text))
     if not runner and _CALLABLE.fullmatch(text) and not Path(text).exists():
@@ -110,10 +129,8 @@ def parse(text: str) -> Source:
         rest, _, weights = rest.rpartition("+")
     runner = runner or (SUFFIXES.get(Path(rest).suffix, "") if rest not in RUNNERS else rest)
     if not runner:
-        near = get_close_matches(head, RUNNERS, n=1)
-        hint = f"; did you mean {near[0]}:?" if near else ""
         raise DecantError(
-            f"{text!r} is no side of a comparison{hint}: give a .prototxt, .onnx, .py or .npz, one of the runners {', '.join(RUNNERS)}, alone or "
+            f"{text!r} is no side of a comparison: give a .prototxt, .onnx, .py or .npz, one of the runners {', '.join(RUNNERS)}, alone or "
             "as RUNNER:FILE, or a module of yours as package.module:callable"
         )
     if rest in RUNNERS:
@@ -174,12 +191,8 @@ def _of_net(source: Source, net: CaffeNet, path: str, weights: str, context: Con
     if source.runner == "source":
         return _generated(source, net, context)
     if source.runner in ("onnxruntime", "opencv", "openvino"):
-        from ..onnx_export import to_onnx
-
-        target = context.temporary("net.onnx")
-        if not target.exists():
-            to_onnx(net, target)
-        return _of_onnx(source, target, _names(net.graph))
+        _refuse_format(source)
+        return _of_onnx(source, context.onnx(net), _names(net.graph))
     if not path:
         raise DecantError(f"{source.text!r} reads Caffe's own files: write {source.runner}:FILE.prototxt")
     if source.runner == "caffe":
@@ -197,8 +210,7 @@ def _of_onnx(source: Source, path: Path, names: Mapping[str, str] | None) -> Run
     from .runners.onnx_files import OnnxRuntimeRunner, OpenVINORunner
     from .runners.opencv import OpenCVRunner
 
-    if source.precision != "float32":
-        raise Unavailable(f"{source.text!r}: an ONNX file has its own number formats; @{source.precision} is for PyTorch's runners")
+    _refuse_format(source)
     if source.runner == "opencv":
         return OpenCVRunner(path, names, source.text)
     if source.runner == "openvino":
@@ -206,6 +218,11 @@ def _of_onnx(source: Source, path: Path, names: Mapping[str, str] | None) -> Run
     if source.runner != "onnxruntime":
         raise DecantError(f"{source.text!r}: {source.runner} does not read an .onnx file; onnxruntime, opencv and openvino do")
     return OnnxRuntimeRunner(path, names, source.device, source.text)
+
+
+def _refuse_format(source: Source) -> None:
+    if source.precision != "float32":
+        raise Unavailable(f"{source.text!r}: an ONNX file has its own number formats; @{source.precision} is for PyTorch's runners")
 
 
 def _of_source(source: Source, path: Path, weights: Path, net: CaffeNet | None) -> Runner:

@@ -59,7 +59,7 @@ class Runner:
 
     def stream(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> Iterator[tuple[str, Array]]:
         """(name, blob) of those `wanted`, so that few are held at a time: here by as many passes as the budget asks for."""
-        for part in parts(wanted, self.bytes_of):
+        for part in parts(wanted, lambda name: self.bytes_of(name, feed)):
             stopped = None
             try:
                 found = self.some(feed, part)
@@ -71,7 +71,7 @@ class Runner:
             if stopped:
                 raise stopped
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """The bytes of a blob, or a guess."""
         return 1 << 20
 

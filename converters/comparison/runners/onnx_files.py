@@ -50,9 +50,10 @@ class OnnxGraph:
             del self.model.graph.output[:]
             self.model.graph.output.extend(before)
 
-    def bytes_of(self, blob: str) -> int:
-        """By the shapes that the file tells."""
-        return 4 * prod(self.shapes.get(self.names[blob], (1 << 18,)))
+    def bytes_of(self, blob: str, feed: Mapping[str, Array]) -> int:
+        """By the shapes that the file tells, and the batch that is fed."""
+        batch = max((len(value) for value in feed.values() if value.ndim), default=1)
+        return 4 * prod(d or batch for d in self.shapes.get(self.names[blob], (1 << 18,)))
 
 
 class OnnxRuntimeRunner(Runner):
@@ -98,9 +99,9 @@ class OnnxRuntimeRunner(Runner):
             raise Unavailable(f"ONNX Runtime does not run it: {first_line(exc)}") from exc
         return dict(zip(names, made, strict=True))
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """By the shapes that the file tells."""
-        return self.onnx.bytes_of(name)
+        return self.onnx.bytes_of(name, feed)
 
 
 class OpenVINORunner(Runner):
@@ -129,10 +130,11 @@ class OpenVINORunner(Runner):
             raise Unavailable(f"OpenVINO {self.side.version} does not run it: {first_line(exc)}") from exc
         return {name: made[i] for i, name in enumerate(names)}
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """By the shapes that the file tells."""
-        return self.onnx.bytes_of(name)
+        return self.onnx.bytes_of(name, feed)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(max(d.dim_value, 1) for d in value.type.tensor_type.shape.dim)
+    """0 for an axis that is free."""
+    return tuple(int(d.dim_value) for d in value.type.tensor_type.shape.dim)

@@ -54,9 +54,9 @@ class OpenCVRunner(Runner):
             raise Unavailable(f"OpenCV {self.side.version} does not run it: {first_line(exc)}") from exc
         return dict(zip(names, made, strict=True))
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """By the shapes that the file tells."""
-        return self.onnx.bytes_of(name)
+        return self.onnx.bytes_of(name, feed)
 
 
 class OpenCVCaffeRunner(Runner):

@@ -94,7 +94,7 @@ class NetRunner(Runner):
     def _inputs(self, feed: Mapping[str, Array]) -> list[Tensor]:
         return [torch.from_numpy(feed[name]).to(self.device, DTYPES[self.precision]) for name in self.inputs]
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """By the graph's shapes."""
         return self._sizes().get(name, 1 << 20)
 
@@ -103,7 +103,7 @@ class NetRunner(Runner):
 
     def gradients(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """After one backward pass of the net's losses, or of the seeded objective where it has none."""
-        from ..gradients import objective_of
+        from ..gradients import driven, objective_of
 
         net = self.net
         with torch.enable_grad(), running(net.module, self.device, self.precision, grad=True):
@@ -111,7 +111,7 @@ class NetRunner(Runner):
             blobs = net.blobs(dict(zip(self.inputs, self._inputs(feed), strict=True)))
             objective_of(net, blobs).backward()
         found = {f"{layer}/{i}": p.grad for layer, params in net.params().items() for i, p in enumerate(params)}
-        made = {name: array(value) for name, value in found.items() if value is not None}
+        made = {name: array(value) for name in driven(net.graph) if (value := found[name]) is not None}
         net.module.zero_grad(set_to_none=True)
         return made
 
@@ -190,7 +190,7 @@ class HookedRunner(Runner):
         found |= {name: array(value) for name, value in by_name(made, self.outputs).items() if name in left}
         return found
 
-    def bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str, feed: Mapping[str, Array]) -> int:
         """By the sizes that the maker of the runner knows."""
         return self.sizes.get(name, 1 << 20)
 

@@ -58,13 +58,13 @@ class CaffeRunner(Runner):
 
     def gradients(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """After one backward pass of the net's losses, or of the seeded objective where it has none."""
-        from ..gradients import seeded
+        from ..gradients import driven, seeded
 
         self._feed(feed)
         if not self.graph.losses:
             self._write("diffs.npz", seeded({name: self.graph.blob_shapes[name] for name in self.outputs}))
         files = self._run({"ask": "backward", "seeded": not self.graph.losses})["files"]
-        return {name: self._take(file) for name, file in files.items()}
+        return {name: self._take(files[name]) for name in driven(self.graph) if name in files}
 
     def _feed(self, feed: Mapping[str, Array]) -> None:
         self._write("feed.npz", {name: feed[name] for name in self.inputs})
