@@ -114,7 +114,7 @@ def parse(text: str) -> Source:
         return Source(text, text)
     head, _, rest = text.partition(":")
     runner, rest = (head, rest) if head in RUNNERS else ("", text)
-    near = get_close_matches(head, RUNNERS, n=1) if rest and not runner and not Path(text).exists() else []
+    near = get_close_matches(head, RUNNERS, n=1) if ":" in text and not runner and not Path(text).exists() else []
     if near:
         raise DecantError(f"{text!r}: there is no runner {head!r}; did you mean {near[0]}:?")
     if runner and rest.startswith("@"):

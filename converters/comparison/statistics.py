@@ -5,6 +5,8 @@ Sums are float32, pairwise or by BLAS: they describe, and decide nothing. The ve
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from .results import BINS, MAP_SIDE, BlobResult, Preview, Tolerance
 from .runners.base import Array
 from .runners.saved import Sampled
 
+PIECE = 32768  # values that are measured at a time
 SAMPLE = 2048  # values that quantiles and histograms are made of
 PLANES = 8  # planes that an error map is made of
 SHOWN = 9  # values around the worst one
@@ -85,38 +88,72 @@ def _problem(a: Array, b: Array, index: Array | None, shape: tuple[int, ...]) ->
 
 def _numbers(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance, index: Array | None, *, preview: bool) -> BlobResult:
     x, y = _flat(a), _flat(b)
-    d = np.subtract(x, y)
-    np.abs(d, out=d)
-    at = int(d.argmax())
-    worst = float(d[at])
     counts: dict[str, Any] = {}
     problem = ""
-    peak = float(max(y.max(), -y.min()))
-    if not (np.isfinite(worst) and np.isfinite(peak)):
-        counts, problem, d, x, y = _without_nonfinite(x, y)
-        at = int(d.argmax())
-        worst = float(d[at]) if not problem else float("inf")
-        peak = float(np.abs(y).max())
-    quantiles = tuple(zip(QUANTILES, _quantiles(_thinned(d)), strict=True))
+    with np.errstate(invalid="ignore", over="ignore"):
+        one = _pass(x, y)
+    if not (np.isfinite(one.worst) and np.isfinite(one.peak)):
+        counts, problem, x, y = _without_nonfinite(x, y)
+        one = _pass(x, y)
+    at, worst = one.at, math.inf if problem else one.worst
     flat_at = int(index[at]) if index is not None else at
-    limit = tolerance.atol + tolerance.rtol * peak
     return BlobResult(
         **common,
         **counts,
-        ok=not problem and worst <= limit,
+        ok=not problem and worst <= tolerance.atol + tolerance.rtol * one.peak,
         worst_abs=worst,
-        worst_rel=worst / max(peak, 1e-3),
-        mean=float(d.sum()) / d.size,  # numpy's mean takes four times as long
-        quantiles=quantiles,
-        cosine=_cosine(x, y),
+        worst_rel=worst / max(one.peak, 1e-3),
+        mean=one.total / x.size,
+        quantiles=tuple(zip(QUANTILES, _quantiles(np.abs(_thinned(x) - _thinned(y))), strict=True)),
+        cosine=one.cosine,
         index=tuple(int(i) for i in np.unravel_index(flat_at, common["shape"])) if common["shape"] else (),
         value_a=float(x[at]),
         value_b=float(y[at]),
-        peak=peak,
+        peak=one.peak,
         top=_top(a, b) if common["output"] and index is None else (),
         problem=problem,
-        preview=_preview(x, y, d, at, common["shape"] if index is None else ()) if preview else None,
+        preview=_preview(x, y, at, common["shape"] if index is None else ()) if preview else None,
     )
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one walk over the values finds: the largest difference and its place, the sum of all, max|b|, the three products."""
+
+    worst: float = -1.0
+    at: int = 0
+    total: float = 0.0
+    peak: float = 0.0
+    xx: float = 0.0
+    yy: float = 0.0
+    xy: float = 0.0
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between the two."""
+        if not self.xx and not self.yy:
+            return 1.0
+        return self.xy / (self.xx * self.yy) ** 0.5 if 0 < self.xx * self.yy < float("inf") else 0.0
+
+
+def _pass(x: Array, y: Array) -> _Pass:
+    """In pieces that stay in the cache between the operations. NaN, once met, stays `worst`."""
+    found = _Pass()
+    differences = np.empty(min(PIECE, x.size), np.result_type(x, y))
+    for start in range(0, x.size, PIECE):
+        u, v = x[start : start + PIECE], y[start : start + PIECE]
+        d = differences[: u.size]
+        np.subtract(u, v, out=d)
+        np.abs(d, out=d)
+        at = int(d.argmax())
+        if found.worst == found.worst and not d[at] <= found.worst:
+            found.worst, found.at = float(d[at]), start + at
+        found.total += float(d.sum())
+        found.peak = max(found.peak, float(v.max()), -float(v.min()))
+        found.xx += float(np.dot(u, u))
+        found.yy += float(np.dot(v, v))
+        found.xy += float(np.dot(u, v))
+    return found
 
 
 def _flat(values: Array) -> Array:
@@ -127,8 +164,8 @@ def _flat(values: Array) -> Array:
     return values.astype(np.float64 if values.dtype.kind in "iu" and values.dtype.itemsize > 2 else np.float32)
 
 
-def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, Array, Array]:
-    """Counts, whether NaN and infinities stand in the same places, and the differences with zeros there."""
+def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, Array]:
+    """Counts, whether NaN and infinities stand in the same places, and both sides with zeros there."""
     counts = {"nan_a": int(np.isnan(x).sum()), "nan_b": int(np.isnan(y).sum()), "inf_a": int(np.isinf(x).sum()), "inf_b": int(np.isinf(y).sum())}
     same = np.array_equal(x[~np.isfinite(x) | ~np.isfinite(y)], y[~np.isfinite(x) | ~np.isfinite(y)], equal_nan=True)
     finite = np.isfinite(x) & np.isfinite(y)
@@ -136,14 +173,7 @@ def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, 
     problem = (
         "" if same else f"NaN or infinities in different places: {counts['nan_a'] + counts['inf_a']} and {counts['nan_b'] + counts['inf_b']} values"
     )
-    return counts, problem, np.abs(x - y), x, y
-
-
-def _cosine(x: Array, y: Array) -> float:
-    xx, yy, xy = float(np.dot(x, x)), float(np.dot(y, y)), float(np.dot(x, y))
-    if not xx and not yy:
-        return 1.0
-    return xy / (xx * yy) ** 0.5 if 0 < xx * yy < float("inf") else 0.0
+    return counts, problem, x, y
 
 
 def _thinned(values: Array) -> Array:
@@ -169,7 +199,7 @@ def _top(a: Array, b: Array) -> tuple[tuple[int, float], ...]:
     return tuple(found)
 
 
-def _preview(x: Array, y: Array, d: Array, at: int, shape: tuple[int, ...]) -> Preview:
+def _preview(x: Array, y: Array, at: int, shape: tuple[int, ...]) -> Preview:
     first, second = _thinned(x), _thinned(y)
     low, high = float(min(first.min(), second.min())), float(max(first.max(), second.max()))
     start = max(0, min(at - SHOWN // 2, x.size - SHOWN))
@@ -180,7 +210,7 @@ def _preview(x: Array, y: Array, d: Array, at: int, shape: tuple[int, ...]) -> P
         _histogram(second, low, high),
         start,
         tuple((float(u), float(v)) for u, v in zip(x[start : start + SHOWN], y[start : start + SHOWN], strict=True)),
-        _map(d, at, shape) if d[at] else (),
+        _map(x, y, at, shape) if x[at] != y[at] else (),
     )
 
 
@@ -190,13 +220,13 @@ def _histogram(values: Array, low: float, high: float) -> tuple[int, ...]:
     return tuple(np.bincount(bins, minlength=BINS).tolist())
 
 
-def _map(d: Array, at: int, shape: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+def _map(x: Array, y: Array, at: int, shape: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
     """The largest difference in each cell of a grid over the last two axes, of some planes, the worst one among them."""
     if len(shape) < 2 or shape[-1] < 2 or shape[-2] < 2:
         return ()
-    planes = d.reshape(-1, *shape[-2:])
-    plane = planes[:: -(-len(planes) // PLANES)].max(0)
-    np.maximum(plane, planes[at // plane.size], out=plane)
+    a, b = x.reshape(-1, *shape[-2:]), y.reshape(-1, *shape[-2:])
+    chosen = [*range(0, len(a), -(-len(a) // PLANES)), at // a[0].size]
+    plane = np.abs(a[chosen] - b[chosen]).max(0)
     for axis in (0, 1):
         size = plane.shape[axis]
         cells = min(size, MAP_SIDE)
@@ -216,6 +246,5 @@ def _detections(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance
     peak = float(np.abs(b).max())
     fine = worst <= tolerance.rtol
     problem = "" if np.isfinite(worst) else "the detections are not the same rows"
-    return BlobResult(
-        **common, ok=fine, worst_abs=worst * max(peak, 1e-3), worst_rel=worst, peak=peak, cosine=_cosine(_flat(a), _flat(b)), problem=problem
-    )
+    cosine = _pass(_flat(a), _flat(b)).cosine if a.shape == b.shape else 0.0
+    return BlobResult(**common, ok=fine, worst_abs=worst * max(peak, 1e-3), worst_rel=worst, peak=peak, cosine=cosine, problem=problem)
