@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
         ("deploy.prototxt", "nets/lenet-deploy.prototxt"),
         ("net.caffemodel", "nets/lenet-deploy.caffemodel"),
         ("old.prototxt", "nets/v1-classifier.prototxt"),
+        ("run.npz", "nets/lenet-deploy.npz"),
     ):
         shutil.copy(CORPUS / source, tmp_path / name)
     for source in [*(CORPUS / "solvers/conv_net").iterdir(), *(CORPUS / "data/images_color").glob("*.png")]:
