@@ -339,7 +339,7 @@ def compare(
     input: Annotated[Path | None, typer.Option("--input", "-i", help="An .npz, .npy or image to feed; else seeded.", show_default=False)] = None,
     net: Annotated[Path | None, typer.Option(help="The prototxt that explains two sides of which neither is one.", show_default=False)] = None,
     blobs: Annotated[str | None, typer.Option(help="Compare these blobs only: conv1,prob.", show_default=False)] = None,
-    map: Annotated[list[str] | None, typer.Option(help="blob=submodule of a module of yours; may come several times.", show_default=False)] = None,
+    map: Annotated[list[str] | None, typer.Option(help="blob=A's own name of it, or the submodule that makes it.", show_default=False)] = None,
     atol: Annotated[float | None, typer.Option(help="Allowed max|a - b|; goes with --rtol.", show_default=False)] = None,
     rtol: Annotated[float | None, typer.Option(help="Allowed max|a - b| / max|b|; goes with --atol.", show_default=False)] = None,
     gradients: Annotated[bool, typer.Option("--gradients", help="Parameter gradients too, after one backward pass.")] = False,
@@ -363,7 +363,7 @@ def compare(
     from converters.comparison.command import Comparison, run
 
     asked = Comparison(
-        a, b, weights=weights, input=input, net=net, blobs=tuple(filter(None, (blobs or "").split(","))), names=_pairs(map, "--map"),
+        a, b, weights=weights, input=input, net=net, blobs=tuple(filter(None, (blobs or "").split(","))), names=_named(map, "--map"),
         tolerance=_tolerance(atol, rtol), gradients=gradients, report=report, save=save, caffe_python=caffe_python, mean=_mean(mean), scale=scale,
         phase=phase.upper(), stages=tuple(stage or ()), level=level, shapes=_shapes(shape), seed=seed,
     )  # fmt: skip
@@ -372,9 +372,12 @@ def compare(
 
         raise typer.Exit(_rows(many.compare_all(Path(a), (b,) if b else (), asked, jobs, _row(as_json)), as_json))
     if steps:
+        from converters.comparison.reports import write_report
         from pycls.comparison import compare_training
 
         found = compare_training(a, b, steps, weights=weights, caffe_python=caffe_python)
+        if report:
+            write_report(found, report)
     else:
         with _stage("comparing"):
             found = run(asked)
@@ -412,7 +415,7 @@ def _tolerance(atol: float | None, rtol: float | None) -> Any:
     return Tolerance(atol, rtol)
 
 
-def _pairs(written: list[str] | None, option: str) -> dict[str, str]:
+def _named(written: list[str] | None, option: str) -> dict[str, str]:
     pairs = {}
     for item in written or []:
         left, _, right = item.partition("=")

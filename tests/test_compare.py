@@ -278,6 +278,16 @@ def test_missing_extra_and_nothing_fail() -> None:
     assert [blob.name for blob in compare(full, full, FEED, blobs=["i"]).blobs] == ["i"]
 
 
+def test_blobs_of_other_names_are_paired_by_a_map() -> None:
+    a, b = Fixed(["out"], hidden=[1], out=[2]), Fixed(["y"], x=[1], y=[2])
+    assert not compare(a, b, FEED)
+    report = compare(a, b, FEED, names={"x": "hidden", "y": "out"})
+    assert report, report.text()
+    assert {blob.name for blob in report.blobs} == {"x", "y"}
+    with pytest.raises(DecantError, match="has no blob 'nope'"):
+        compare(a, b, FEED, names={"x": "nope"})
+
+
 def test_the_first_nan_is_told() -> None:
     report = compare(Fixed(["y"], x=[1, 2], y=[np.nan, 1]), Fixed(["y"], x=[1, 2], y=[1, 1]), FEED)
     assert report.nonfinite is not None

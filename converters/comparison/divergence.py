@@ -21,7 +21,7 @@ from .names import value_names
 from .precision import coarse_formats
 from .replay import Replay, Segment, apart, segment
 from .results import BlobResult, Divergence, Report
-from .runners.base import Array, Runner
+from .runners.base import Array, Runner, as_far_as_it_goes
 from .runners.saved import Sampled, SavedRun
 
 if TYPE_CHECKING:
@@ -137,8 +137,6 @@ class _Search:
 
     def _fetched(self, runner: Runner, names: list[str]) -> dict[str, Tensor]:
         wanted = [name for name in dict.fromkeys(names) if name in runner.inner]
-        from .engine import as_far_as_it_goes
-
         stream = as_far_as_it_goes(runner, self.pair.feed, wanted, [])
         return {name: _tensor(value) for name, value in stream if not isinstance(value, Sampled)}
 

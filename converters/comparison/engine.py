@@ -14,7 +14,8 @@ from prototxt import DecantError
 from ..convert import file_name
 from . import sources
 from .results import BlobResult, LayerNode, NonFinite, Report, Tolerance
-from .runners.base import Array, Runner, Unavailable
+from .runners.base import Array, Runner, as_far_as_it_goes
+from .runners.pytorch import HookedRunner
 from .runners.saved import SavedRun
 from .sources import Context, Source
 from .statistics import Facts, compare_blob, tolerance_for
@@ -59,7 +60,7 @@ def compare(
 
     Each is a runner, a CaffeNet, a torch module, or text as on the command line (see sources.py). `inputs` are {blob: array}; without
     them a recorded run's are taken, else seeded ones. `net` (a CaffeNet or a prototxt) explains two sides of which neither is a
-    prototxt. `names` are {blob: submodule of a user's module}. Raises Unavailable where a side cannot run here.
+    prototxt. `names` are {blob: A's name of it}: a submodule of a user's module, or a blob. Raises Unavailable where a side cannot run here.
     """
     context = context or Context()
     context.weights, context.names = weights or context.weights, names or context.names
@@ -89,6 +90,8 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
         base = next((s for s in (given[1 - i], given[i]) if isinstance(s, Source) and s.path), None)
         ready[i] = _runner(given[i], context, base, explaining)
     first, second = ready
+    if context.names and first is not None and not isinstance(first, HookedRunner):
+        first = Renamed(first, context.names)
     assert first is not None and second is not None  # noqa: PT018  for the type checker
     for one, other in ((first, second), (second, first)):
         if not one.recorded:
@@ -100,7 +103,34 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
         raise DecantError(f"the input {missing[0]!r} is not fed; the feed has {', '.join(feed) or 'nothing'}")
     files = [Path(side.path) for side in (net, *given) if isinstance(side, Source) and side.path.endswith(".prototxt")]
     name = (file_name(explaining.graph.name, files[0]) if files else explaining.graph.name) if explaining else ""
-    return Pair(first, second, explaining, {name: np.ascontiguousarray(value) for name, value in feed.items()}, told, name)
+    return Pair(first, second, explaining, {blob: np.ascontiguousarray(value, np.float32) for blob, value in feed.items()}, told, name)
+
+
+class Renamed(Runner):
+    """A runner whose blobs have other names: `names` are {blob: the runner's own name}."""
+
+    def __init__(self, runner: Runner, names: Mapping[str, str]) -> None:
+        unknown = [own for own in names.values() if own not in runner.inner]
+        if unknown:
+            raise DecantError(f"--map: {runner.name} has no blob {unknown[0]!r}")
+        self.runner, self.side, self.inputs, self.recorded = runner, runner.side, runner.inputs, runner.recorded
+        self.own = {blob: blob for blob in runner.inner if blob not in names.values()} | dict(names)
+        blobs = {own: blob for blob, own in self.own.items()}
+        self.inner, self.outputs = (tuple(blobs[own] for own in listed) for listed in (runner.inner, runner.outputs))
+
+    def stream(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> Iterator[tuple[str, Array]]:
+        """The runner's blobs under their other names."""
+        blobs = {self.own[blob]: blob for blob in wanted}
+        for own, value in self.runner.stream(feed, list(blobs)):
+            yield blobs[own], value
+
+    def some(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
+        """The blobs of one pass that are `wanted`."""
+        return dict(self.stream(feed, wanted))
+
+    def gradients(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """The runner's."""
+        return self.runner.gradients(feed)
 
 
 def _source(side: Any) -> Any:
@@ -295,19 +325,6 @@ def _notes(pair: Pair) -> tuple[str, ...]:
     if coarse:
         notes.append(f"the tolerance is that of {coarse[0]}")
     return tuple(notes)
-
-
-def as_far_as_it_goes(runner: Runner, feed: Mapping[str, Array], wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any]]:
-    """The stream of a runner. A port with one wrong shape often dies some layers behind: then what came before it still tells why."""
-    any_came = False
-    try:
-        for item in runner.stream(feed, wanted):
-            any_came = True
-            yield item
-    except Unavailable as exc:
-        if not any_came:
-            raise
-        stopped.append(f"the pass stops: {exc}")
 
 
 def compare_gradients(pair: Pair, tolerance: Tolerance) -> tuple[BlobResult, ...]:

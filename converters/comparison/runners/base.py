@@ -80,6 +80,19 @@ class Runner:
         raise Unavailable(f"{self.name} gives no gradients")
 
 
+def as_far_as_it_goes(runner: Runner, feed: Mapping[str, Array], wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any]]:
+    """The stream of a runner. A port with one wrong shape often dies some layers behind: then what came before it still tells why."""
+    any_came = False
+    try:
+        for item in runner.stream(feed, wanted):
+            any_came = True
+            yield item
+    except Unavailable as exc:
+        if not any_came:
+            raise
+        stopped.append(f"the pass stops: {exc}")
+
+
 def parts(wanted: Iterable[str], size: Any) -> Iterator[list[str]]:
     """`wanted` in pieces within the budget, each of one name at least."""
     part: list[str] = []
