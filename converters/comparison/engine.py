@@ -96,6 +96,7 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
     for one, other in ((first, second), (second, first)):
         if not one.recorded:
             one.inputs, one.outputs = one.inputs or other.inputs, one.outputs or other.outputs
+            one.inner = one.inner or one.outputs
     if not feed:
         feed, told = _seeded(first, second, explaining, context.seed)
     missing = [name for runner in (first, second) if not runner.recorded for name in runner.inputs if name not in feed]
