@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from converters.comparison.page import OverviewRow, level, write_overview, write_page
+from converters.comparison.results import Report
 from converters.drawing.draw import draw
 from converters.graph import Graph
 from converters.resolution import resolve
@@ -25,17 +25,6 @@ ARGUMENTS = (
 LENET = ROOT / "prototxt/nets/lenet.prototxt"
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>&amp;'
 NUMBERS = {"nan_a": 0, "nan_b": 0, "inf_a": 0, "inf_b": 0, "top": [], "output": False, "problem": "", "dtype": "float32"}
-
-
-@dataclass
-class Compared:
-    """A report in the form that results.Report gives to a page."""
-
-    values: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values themselves."""
-        return self.values
 
 
 def result(name: str, layer: str, kind: str, shape: tuple[int, ...], error: float, **other: Any) -> dict[str, Any]:
@@ -52,7 +41,7 @@ def result(name: str, layer: str, kind: str, shape: tuple[int, ...], error: floa
     }  # fmt: skip
 
 
-def report(graph: Graph, failing: tuple[str, ...] = (), **other: Any) -> Compared:
+def report(graph: Graph, failing: tuple[str, ...] = (), **other: Any) -> Report:
     """Every blob of a graph, all within tolerance but those of the layers `failing`."""
     names = graph.value_names
     blobs = [
@@ -66,7 +55,7 @@ def report(graph: Graph, failing: tuple[str, ...] = (), **other: Any) -> Compare
         "tolerance": {"atol": 1e-5, "rtol": 1e-4}, "missing": [], "extra": [], "unmatched": [], "layers": [], "divergence": None,
         "nonfinite": None, "gradients": [], "training": None, "inputs": "seed 0", "notes": [],
     }  # fmt: skip
-    return Compared({**values, **other})
+    return Report.from_dict({**values, **other})
 
 
 DIVERGENCE = {

@@ -17,7 +17,6 @@ from torch import Tensor
 from ..graph import Value
 from .causes import hypotheses
 from .inputs import input_hypotheses, recorded_inputs
-from .names import value_names
 from .precision import coarse_formats
 from .replay import Replay, Segment, apart, segment
 from .results import BlobResult, Divergence, Report
@@ -42,7 +41,7 @@ def first_divergence(pair: Pair, report: Report) -> Divergence | None:
         return recorded_inputs(plain, pair.a.feed()[bad.name], pair.b.feed()[bad.name])
     if pair.net is None:
         return replace(plain, explanation="neither side is a prototxt, so no layer can be replayed; --net NET.prototxt names one")
-    target = next((value for value, name in value_names(pair.net.graph).items() if name == bad.name), None)
+    target = next((value for value, name in pair.net.graph.value_names.items() if name == bad.name), None)
     if target is None:
         return plain
     return _Search(pair, report, bad, target).explained(plain)
@@ -68,7 +67,7 @@ class _Search:
         self.pair, self.bad, self.limit = pair, bad, report.tolerance.rtol
         self.replay = Replay(pair.net)
         self.graph = pair.net.graph
-        self.names = value_names(self.graph)
+        self.names = self.graph.value_names
         agreeing = {blob.name for blob in report.blobs if blob.ok}
         self.known = {value for value, name in self.names.items() if name in agreeing}
         self.target = target

@@ -96,6 +96,7 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
     for one, other in ((first, second), (second, first)):
         if not one.recorded:
             one.inputs, one.outputs = one.inputs or other.inputs, one.outputs or other.outputs
+            one.inner = one.inner or one.outputs
     if not feed:
         feed, told = _seeded(first, second, explaining, context.seed)
     missing = [name for runner in (first, second) if not runner.recorded for name in runner.inputs if name not in feed]
@@ -241,9 +242,8 @@ def described(pair: Pair) -> tuple[tuple[LayerNode, ...], dict[str, Facts]]:
     graph = pair.graph
     if graph is None:
         return (), {name: Facts(name, output=name in outputs) for name in (*pair.a.inner, *pair.b.inner)}
-    from .names import value_names
 
-    names = value_names(graph)
+    names = graph.value_names
     layers = tuple(
         LayerNode(
             s.name,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from ..graph import Graph, Value
+from ..graph import Graph
 from ..onnx_export import output_names
-
-
-def value_names(graph: Graph) -> dict[Value, str]:
-    """The name of each value, in the net's order."""
-    last = graph.last
-    return {v: v.blob if last[v.blob] == v and v.blob not in graph.views else f"{v.blob}@{v.version}" for v in graph.values}
 
 
 def onnx_names(graph: Graph) -> dict[str, str]:
     """{our name: the name in an ONNX file of ours}; without the blobs that the file has no name for."""
     outputs, last = output_names(graph), graph.last
     names = {}
-    for value, name in value_names(graph).items():
+    for value, name in graph.value_names.items():
         if value.blob in outputs and last[value.blob] == value:
             names[name] = outputs[value.blob]
         elif value.version == 0 and value.blob in graph.inputs:

@@ -1,6 +1,6 @@
 """A comparison as one self-contained HTML page; many comparisons as another, a row a model. No network, no torch.
 
-    write_page(report, graph, path, card=None)      report: results.Report (anything with its `to_dict`); graph: the net's Graph, or None:
+    write_page(report, graph, path, card=None)      report: results.Report; graph: the net's Graph, or None:
                                                     then the page draws report.layers; card: the ProofCard of a conversion
     write_overview(rows, path, title="Comparisons") rows: OverviewRow, one a model
 
@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prototxt.files import write_file
 
@@ -21,21 +21,14 @@ from ..drawing.boxes import Boxes, Row, boxed, boxes, family_of
 from ..drawing.page import graph_data, render, style, template, trusted
 from ..drawing.svg import place
 from ..graph import Graph
+from .results import FLOOR, Report
 
 if TYPE_CHECKING:
     from ..proof import ProofCard
 
-FLOOR = 1e-3  # of the relative error, as in results.py
 SHARES = ((0.0, "0"), (1e-3, "0.1%"), (1e-2, "1%"), (1e-1, "10%"), (1.0, "100%"), (10.0, "10×"), (100.0, "100×"))  # a level holds up to
 BEYOND = (">100×", "n/a")
 PASSING = 4  # the last level that agrees
-
-
-class Reportable(Protocol):
-    """A comparison's report: `to_dict` as results.Report has it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,7 @@ class OverviewRow:
     problem: str = ""
 
 
-def write_page(report: Reportable, graph: Graph | None, path: str | Path, card: ProofCard | None = None) -> Path:
+def write_page(report: Report, graph: Graph | None, path: str | Path, card: ProofCard | None = None) -> Path:
     """Write the page of one comparison, whole or not at all."""
     values = report.to_dict()
     net = boxes(graph) if graph else _from_layers(values)

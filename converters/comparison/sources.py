@@ -236,7 +236,7 @@ def _of_source(source: Source, path: Path, weights: Path, net: CaffeNet | None) 
     side = Side(f"generated source ({path.name})", str(torch.__version__), spec=source.text)
     if net is not None:
         return of_graph(module, net.graph, side)
-    return HookedRunner(module, (), (), {name: [name] for name, child in module.named_children()}, side)
+    return HookedRunner(module, (), (), {}, side)  # outputs alone: which blobs its submodules make, the graph would say
 
 
 def _generated(source: Source, net: CaffeNet, context: Context) -> Runner:

@@ -12,7 +12,6 @@ from torch import Tensor, fx, nn
 
 from ...graph import Graph
 from ...net import CaffeNet
-from ..names import value_names
 from ..results import Side
 from .base import Array, Runner, Stopped, Unavailable, bytes_by_shape, first_line
 
@@ -40,7 +39,7 @@ class NetRunner(Runner):
 
     def __init__(self, net: CaffeNet, device: str = "cpu", precision: str = "float32", name: str = "", spec: str = "") -> None:
         self.net, self.graph, self.device, self.precision = placed(net, device, precision), net.graph, device, precision
-        self.names = value_names(net.graph)
+        self.names = net.graph.value_names
         self.inputs, self.outputs = net.graph.inputs, net.graph.outputs
         shown = [self.names[top] for step in net.graph.steps for top in step.tops]
         self.inner = tuple(dict.fromkeys([*shown, *net.graph.views, *self.outputs]))
@@ -197,7 +196,7 @@ class HookedRunner(Runner):
 
 def of_graph(module: nn.Module, graph: Graph, side: Side) -> HookedRunner:
     """A module with a submodule for each layer under the layer's key, as generated source has them."""
-    names = value_names(graph)
+    names = graph.value_names
     own = dict(module.named_modules())
     shown = {step.key: [names[top] for top in step.tops] for step in graph.steps if step.tops and step.key in own}
     runner = HookedRunner(module, graph.inputs, graph.outputs, shown, side)

@@ -17,7 +17,6 @@ import numpy as np
 from prototxt.files import check_file
 
 from ...graph import Graph
-from ..names import value_names
 from ..results import Side
 from .base import Array, Runner, Unavailable
 
@@ -38,7 +37,7 @@ class CaffeRunner(Runner):
             "level": graph.state.level,
         }
         self.graph, self.inputs, self.outputs = graph, graph.inputs, graph.outputs
-        self.inner = tuple(dict.fromkeys([name for v, name in value_names(graph).items() if v.blob not in graph.inputs or v.version]))
+        self.inner = tuple(dict.fromkeys([name for v, name in graph.value_names.items() if v.blob not in graph.inputs or v.version]))
         self.folder = Path(tempfile.mkdtemp(prefix="decant-caffe-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         told = self._run({"ask": "version"})

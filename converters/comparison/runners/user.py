@@ -16,7 +16,6 @@ from prototxt import DecantError
 
 from ...graph import Graph, Step
 from ...samples import sample_inputs
-from ..names import value_names
 from ..results import Side
 from .base import Unavailable, first_line
 from .pytorch import HookedRunner, evaluating
@@ -77,7 +76,7 @@ class _Function(nn.Module):
 
 def matched(module: nn.Module, graph: Graph) -> Iterator[tuple[str, str]]:
     """(path of a submodule, blob): by equal names where there are some, else in order of execution by type and shape."""
-    names = value_names(graph)
+    names = graph.value_names
     own = dict(module.named_modules())
     by_key = [(step.key, names[step.tops[0]]) for step in graph.steps if len(step.tops) == 1 and step.key in own]
     if by_key:
