@@ -5,6 +5,7 @@ DecantError                  everything that a user can cause, in any of our pac
     CaffeTextError           a prototxt: path:line:column, the line, a caret
     WeightsError             a .caffemodel, .h5 or .safetensors
     DataError                a database, an HDF5 list, an image list, a mean file
+      LabelError             a label file, or images that it names
   FileProblem                a file is missing, empty, a folder, or may not be read
   UpgradeError               a V0 or V1 file that has no meaning as a net of today
   NetError                   a net that Caffe refuses: rules, wiring, shapes, parameters
@@ -12,6 +13,8 @@ DecantError                  everything that a user can cause, in any of our pac
     ShapeUnknown             a data layer whose shapes stand in data that are not at hand
   SolverError                a solver that Caffe refuses
   TaskError                  a task, a head or a loss that cannot be
+  ConfigError                a config of `decant classify`: a key, a value, or what it says of the data
+  TrainingError              a training that cannot go on: a loss that is not finite, a checkpoint of another run
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ class DataError(FormatError):
     """A source of data that cannot be read, or does not fit its layer."""
 
 
+class LabelError(DataError):
+    """A label file that cannot be read, or images that it names."""
+
+
 class FileProblem(DecantError):
     """A file is missing, empty, a folder, or may not be read."""
 
@@ -69,3 +76,11 @@ class SolverError(DecantError):
 
 class TaskError(DecantError):
     """A task, a head, a loss or a sampler that cannot be as it is asked for."""
+
+
+class ConfigError(DecantError):
+    """A config of `decant classify`: a key, a value, or what it says of the data."""
+
+
+class TrainingError(DecantError):
+    """A training that cannot go on: a loss that is not finite, a checkpoint of another run."""
