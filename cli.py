@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pycls.commands import app as classify
+
 app = typer.Typer(
     name="decant",
     help="Takes networks out of Caffe: a prototxt and a caffemodel become a PyTorch model, readable source, ONNX, and a proof of equality.",
@@ -500,6 +502,9 @@ def _named(written: list[str] | None, option: str) -> dict[str, str]:
             raise typer.BadParameter(f"{item!r} is not blob=submodule", param_hint=option)
         pairs[left] = right
     return pairs
+
+
+app.add_typer(classify, name="classify")
 
 
 # What the commands share ----------------------------------------------------------------------------------------------

@@ -148,3 +148,57 @@ SCHEDULERS: dict[str, type[PolicyLR]] = {
     "sigmoid": SigmoidLR,
     "step": StepLR,
 }
+
+
+# Not Caffe's ----------------------------------------------------------------------------------------------------------
+#
+# Of a config of `decant classify`: numbers come as anything that also has floor, peak and warmup.
+
+
+def cosine(iteration: int, s: Any) -> float:
+    """floor + (base_lr - floor) (1 + cos(pi t)) / 2, t = iteration / max_iter. Loshchilov & Hutter, SGDR, 2017, without restarts."""
+    t = min(iteration / s.max_iter, 1.0)
+    return float(s.floor + (s.base_lr - s.floor) * (1 + math.cos(math.pi * t)) / 2)
+
+
+def one_cycle(iteration: int, s: Any) -> float:
+    """From base_lr / 25 up to base_lr at the share `peak` of the run, then down to base_lr / 250000; both ways a cosine. As torch's OneCycleLR."""
+    low, last = s.base_lr / 25, s.max_iter - 1
+    top = s.peak * s.max_iter - 1
+    up = iteration <= top
+    a, b = (low, s.base_lr) if up else (s.base_lr, low / 1e4)
+    t = iteration / top if up and top > 0 else min((iteration - top) / max(last - top, 1e-9), 1.0)
+    return float(b + (a - b) * (1 + math.cos(math.pi * t)) / 2)
+
+
+SCHEDULES: dict[str, Callable[[int, Any], float]] = {**POLICIES, "cosine": cosine, "one_cycle": one_cycle, "plateau": fixed}
+
+
+def scheduled(policy: str, iteration: int, s: Any) -> float:
+    """The rate of an iteration; the first `warmup` ones rise to what it then is in a line. Goyal et al., 2017."""
+    if iteration < s.warmup:
+        return SCHEDULES[policy](s.warmup, s) * (iteration + 1) / s.warmup
+    return SCHEDULES[policy](iteration, s)
+
+
+@dataclass
+class Plateau:
+    """A factor on the rate: times `gamma` after more than `patience` observations without one better by `min_delta`. As torch's ReduceLROnPlateau."""
+
+    gamma: float
+    patience: int
+    min_delta: float
+    rising: bool
+    factor: float = 1.0
+    best: float | None = None
+    waited: int = 0
+
+    def observe(self, value: float) -> None:
+        """A new figure."""
+        sign = 1 if self.rising else -1
+        if self.best is None or sign * (value - self.best) > self.min_delta:
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited > self.patience:
+            self.factor, self.waited = self.factor * self.gamma, 0

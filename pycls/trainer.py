@@ -31,7 +31,7 @@ def train(solver: Solver, progress: Progress | None = None, log: RunLog | None =
     """
     run = _Run(solver, progress or Progress(quiet=True), log or RunLog(None))
     settings, start = solver.settings, solver.iteration
-    with _stoppable() as stop, run.progress.bar(settings.max_iter, start, solver.path.name):
+    with stoppable() as stop, run.progress.bar(settings.max_iter, start, solver.path.name):
         run.begin()
         stopped = False
         while solver.iteration < settings.max_iter and not stopped:
@@ -148,7 +148,7 @@ def output_lines(net: CaffeNet, values: dict[str, list[float]], title: str) -> l
 
 
 @contextmanager
-def _stoppable() -> Iterator[_Stop]:
+def stoppable() -> Iterator[_Stop]:
     """Signals set a flag while the block runs; a second one acts as usual."""
     stop = _Stop()
     signals = (signal.SIGINT, signal.SIGTERM)

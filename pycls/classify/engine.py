@@ -1,0 +1,383 @@
+"""The loop: steps of several batches that count as one, on one device or many, evaluated, checkpointed, stopped and gone on with exactly.
+
+A step's loss of a task is divided by the labels of the whole step, over its batches and over all processes, so that neither
+`accumulate` nor the number of processes changes a gradient. A run that is killed goes on from its last checkpoint as if it had not been.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prototxt import ConfigError, LabelError, TrainingError
+
+from ..augment import Mixture, mixing
+from ..balancing import make_balancer
+from ..distributed import World
+from ..heads import MultiTaskModel
+from ..labels import class_counts, suggest
+from ..losses.multi_task import Part, all_reduced, label_divisors, multi_task_loss
+from ..schedules import SCHEDULES, Plateau, scheduled
+from .config import Config
+from .drawing import drawing
+from .evaluation import Predictions, autocast, predict
+from .feed import Batch, Rows, batch_count, batches, to_device, training_plan, training_rows
+from .model import Ema, Prepare, build_model, build_optimizer
+from .state import below, optimizer_tensors, random_facts, random_tensors, read_state, restore_optimizer, restore_random, write_state
+from .tables import Data
+
+GRADIENTS = ("gradnorm", "pcgrad")  # weigh tasks by their gradients on the trunk, and average over processes by themselves
+
+
+FALLING = ("loss", "MAE", "NLL", "Brier", "ECE", "adaptive_ECE", "instance_hamming")  # figures that are better when they are smaller
+
+
+@dataclass
+class Position:
+    """Where a run is: the epoch, the batch in it, the updates made, and what the early stop knows."""
+
+    epoch: int = 0
+    batch: int = 0
+    iteration: int = 0
+    waited: int = 0  # evaluations without a better one
+    best: list[tuple[float, str]] = field(default_factory=list)  # figure and file, the best first
+
+
+class Trainer:
+    """A run at work: the model, its optimizer, its data. `step` makes one update."""
+
+    def __init__(self, config: Config, data: Data, device: torch.device, world: World | None = None) -> None:
+        self.config, self.data, self.device, self.world = config, data, device, world or World()
+        self.tasks = data.tasks
+        policy = config.train.schedule.policy
+        if policy not in SCHEDULES:
+            raise ConfigError(f"train.schedule.policy {policy!r} is not known{suggest(policy, SCHEDULES)}")
+        _determine(config)
+        self.rows = training_rows(config, data.train, self.tasks)
+        self.val = Rows(data.val, config.data.image, self.tasks, on_error=config.data.on_error, cache=config.data.cache) if data.val else None
+        self.model = self._model()
+        self.prepare = Prepare(config, self.rows.channels).to(device)
+        self.balancer = make_balancer(config.train.task_weighting, self.tasks).to(device)
+        self.optimizer = build_optimizer(config, self.model, self.balancer)
+        self.ema = Ema.of(config.train.ema, self.model) if config.train.ema.decay else None
+        self.mix = mixing(config.augment)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16")
+        self.at = Position()
+        self.draw = drawing(config, data)
+        self.plateau = Plateau(config.train.schedule.gamma, config.train.schedule.patience, config.train.schedule.min_delta, self.rising)
+        self.meter = Meter(self)
+        self._batches: Iterator[Batch] | None = None
+        self._net: nn.Module | None = None
+        self._frozen: str | None = None
+        if self.world.rank:  # all begin with the same weights, and then draw their own
+            torch.manual_seed(config.seed + self.world.rank)
+
+    def _model(self) -> MultiTaskModel:
+        model = build_model(self.config, self.tasks, self.rows.channels)
+        if self.config.model.start_at_prior:
+            for task in self.tasks:
+                counts: Any = class_counts(self.data.train, self.data.train.column(task.name)).astype(float)
+                if task.activation == "sigmoid" and task.kind != "age":
+                    present = self.data.train.present[task.name]
+                    counts = counts[1:] / present.sum() if task.kind == "binary" else counts / present.sum(0).clip(1)
+                elif task.na == "class":
+                    counts = [*counts, float((~self.data.train.present[task.name]).sum())]
+                model.set_prior(task.name, [float(n) for n in counts])
+        if self.config.train.sync_batchnorm and self.world.size > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        memory = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
+        return model.to(self.device, memory_format=memory)  # type: ignore[call-overload, no-any-return]
+
+    # Sizes and rates ----------------------------------------------------------------------------------------------
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of this process in an epoch."""
+        return batch_count(len(self.draw(self.at.epoch)), self.config.data.batch, self.world)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch."""
+        return -(-self.batches_per_epoch // self.config.train.accumulate)
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next update, before the groups' multipliers."""
+        s = self.config.train.schedule
+        numbers = SimpleNamespace(
+            base_lr=self.config.train.optimizer.lr,
+            max_iter=self.config.train.epochs * self.steps_per_epoch,
+            **{name: getattr(s, name) for name in ("gamma", "power", "stepsize", "stepvalue", "floor", "peak", "warmup")},
+        )
+        return scheduled(s.policy, self.at.iteration, numbers) * self.plateau.factor
+
+    @property
+    def rising(self) -> bool:
+        """Whether the monitored figure is better when it is larger."""
+        stop = self.config.train.stop
+        return stop.mode == "max" if stop.mode else stop.monitor.rpartition("/")[2] not in FALLING
+
+    # One update ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One update, of up to `accumulate` batches; the epoch's last may have fewer."""
+        count = min(self.config.train.accumulate, self.batches_per_epoch - self.at.batch)
+        taken = [self._next() for _ in range(count)]
+        mixtures = [self.mix(batch.images.shape) if self.mix and len(batch) > 1 else None for batch in taken]
+        alone = count == 1 and mixtures[0] is None and self.world.size == 1  # the batch is the step, and counts for itself
+        divisors = None if alone else self._divisors(taken, mixtures)
+        net, rate = self.net, self.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        for i, (batch, mixture) in enumerate(zip(taken, mixtures, strict=True)):
+            with net.no_sync() if i < count - 1 and hasattr(net, "no_sync") else nullcontext():  # type: ignore[operator]
+                parts = self._parts(net, to_device(batch, self.device), mixture, divisors)
+                whole = divisors or {name: part.divisor for name, part in parts.items()}
+                self._backward({name: part._replace(divisor=whole[name]) for name, part in parts.items()})
+        self.meter.check(self.at.iteration)
+        self._clip()
+        self.model.drop_empty_gradients({t.name: whole[t.name] for t in self.tasks if t.normalization != "none"})
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_mult"]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.update(self.model)
+        self.at.iteration += 1
+        self.at.batch += count
+
+    def _next(self) -> Batch:
+        if self._batches is None:
+            plan = training_plan(self.draw, self.config.data.batch, self.world, self.at.epoch, self.at.batch)
+            self._batches = batches(self.rows, plan, self.config.data.workers, pin=self.device.type == "cuda")
+        start = time.perf_counter()
+        batch = next(self._batches)
+        self.meter.waited += time.perf_counter() - start
+        self.meter.skip(batch)
+        if not len(batch):
+            raise LabelError(f"none of the {len(batch.broken)} images of a batch decodes; the first: {batch.broken[0]}")
+        return batch
+
+    def _divisors(self, taken: list[Batch], mixtures: list[Mixture | None]) -> dict[str, Tensor]:
+        """What each task's loss is divided by: the labels of all batches of the step, of all processes, mixed ones by their shares."""
+        total: dict[str, Tensor] = {}
+        for batch, mixture in zip(taken, mixtures, strict=True):
+            for share, targets, masks in _shares(batch, mixture):
+                for name, count in label_divisors(targets, masks, self.tasks).items():
+                    total[name] = total[name] + share * count if name in total else share * count
+        return all_reduced({name: count.to(self.device) for name, count in total.items()}) if self.world.size > 1 else total
+
+    def _parts(self, net: nn.Module, batch: Batch, mixture: Mixture | None, divisors: Mapping[str, Tensor] | None) -> dict[str, Part]:
+        """The batch's part of each task's loss of the step."""
+        images = self.prepare(batch.images)
+        if mixture is not None:
+            images = mixture.images(images)
+        if self.config.train.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.config, self.device):
+            outputs = net(images)
+        made: dict[str, Part] = {}
+        for share, targets, masks in _shares(batch, mixture):
+            _, parts = multi_task_loss(outputs, targets, masks, self.tasks, divisors=divisors, scale=float(self.world.size))
+            for name, part in parts.items():
+                shared = Part(*(share * value for value in part)) if share != 1 else part
+                made[name] = Part(*(a + b for a, b in zip(made[name], shared, strict=True))) if name in made else shared
+        self.meter.add(made)
+        return made
+
+    def _backward(self, parts: Mapping[str, Part]) -> None:
+        """Leave the gradients, as the tasks are weighed; the parts' divisors are those of the step."""
+        if self.config.train.task_weighting in GRADIENTS and self.model.shared_parameters():
+            self.balancer.backward(parts, self.model)
+        else:
+            self.scaler.scale(self.balancer.total(parts)).backward()
+            self.world.mean_([p.grad for p in self.balancer.parameters() if p.grad is not None])  # DDP knows the model alone
+
+    def _clip(self) -> None:
+        limit = self.config.train.optimizer.clip
+        if limit:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    @property
+    def net(self) -> nn.Module:
+        """The model as it trains: frozen as the epoch says, compiled, shared by all processes; made anew where the freezing changes."""
+        frozen = "" if self.at.epoch < self.config.model.frozen_epochs else None
+        if self._net is None or frozen != self._frozen:
+            self._frozen = frozen
+            self.model.freeze(frozen)
+            net: Any = torch.compile(self.model) if self.config.train.compile else self.model
+            if self.world.size > 1 and self.config.train.task_weighting not in GRADIENTS:
+                from torch.nn.parallel import DistributedDataParallel
+
+                net = DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
+            self._net = net
+        self._net.train()
+        return self._net
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, rows: Rows) -> Predictions:
+        """What the model says of the rows; its mean weights, where there are some."""
+        if self.ema:
+            self.ema.swap(self.model)
+        try:
+            return predict(self.model, self.prepare, rows, self.tasks, self.config, self.device, self.world)
+        finally:
+            if self.ema:
+                self.ema.swap(self.model)
+
+    # Checkpoints --------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write all that going on exactly takes; rank 0 writes, and all wait."""
+        self.meter.settle()
+        generators = self._generators()
+        if self.world.main:
+            tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+            tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+            tensors |= {f"random.{name}": tensor for name, tensor in generators.items()}
+            tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.state_dict().items()}
+            tensors |= {f"ema.{name}": tensor for name, tensor in (self.ema.mean if self.ema else {}).items()}
+            facts = {
+                "position": asdict(self.at),
+                "plateau": asdict(self.plateau),
+                "scaler": self.scaler.state_dict(),
+                "ema_updates": self.ema.updates if self.ema else 0,
+                "random": random_facts(),
+                "tasks": [task.to_dict() for task in self.tasks],
+                "processes": self.world.size,
+            }
+            write_state(path, tensors, facts)
+        self.world.barrier()
+
+    def _generators(self) -> dict[str, Tensor]:
+        """torch's generators of every process [processes, bytes]."""
+        made = {}
+        for name, state in random_tensors().items():
+            states = torch.zeros((self.world.size, len(state)), dtype=torch.int32, device=self.device)
+            states[self.world.rank] = state.to(self.device, torch.int32)
+            made[name] = self.world.sum_(states).to("cpu", torch.uint8)
+        return made
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint. TrainingError if it is of another model, or of another number of processes."""
+        tensors, facts = read_state(path)
+        if facts["processes"] != self.world.size:
+            raise TrainingError(
+                f"{path}: is of a run of {facts['processes']} processes, and this one has {self.world.size}; the order of its data would differ"
+            )
+        try:
+            self.model.load_state_dict(below(tensors, "model"))
+            self.balancer.load_state_dict(below(tensors, "balance"))
+            restore_optimizer(self.optimizer, below(tensors, "optimizer"))
+            if self.ema:
+                self.ema.mean = {name: t.to(self.device) for name, t in below(tensors, "ema").items()}
+                self.ema.updates = facts["ema_updates"]
+            position = facts["position"]
+            self.at = Position(**{**position, "best": [(figure, file) for figure, file in position["best"]]})
+            self.plateau = Plateau(**facts["plateau"])
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(facts["scaler"])
+            restore_random({name: states[self.world.rank] for name, states in below(tensors, "random").items()}, facts["random"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as exc:
+            raise TrainingError(f"{path}: is not of this config: {str(exc).splitlines()[0][:200]}") from exc
+        self._batches = None
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that ship: the model's, or their mean, by name."""
+        state = dict(self.model.state_dict())
+        return state | (self.ema.mean if self.ema else {})
+
+
+class Meter:
+    """What a run says of itself between two lines: losses by task, labels, waiting, images; and the guard against losses that are no numbers."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.images = self.skipped = 0
+        self.waited = 0.0
+        self.since = time.perf_counter()
+        self.problems: list[str] = []
+        self._sums: dict[str, Tensor] = {}
+        self._pending: list[tuple[int, Tensor]] = []
+        self._now: list[Tensor] = []
+
+    def skip(self, batch: Batch) -> None:
+        """Count a batch's images, and those that were left out."""
+        self.images += len(batch)
+        self.skipped += len(batch.broken)
+        self.problems += batch.broken[: max(0, 10 - len(self.problems))]
+
+    def add(self, parts: Mapping[str, Part]) -> None:
+        """Add a loss's parts, which stay on the device."""
+        self._now.append(torch.stack([torch.stack([part.numerator.detach().float(), part.divisor.float()]) for part in parts.values()]))
+
+    def check(self, iteration: int) -> None:
+        """Note the step; on the CPU, refuse a loss that is no number before it reaches the weights."""
+        step = torch.stack(self._now).sum(0)
+        self._now = []
+        self._sums["all"] = self._sums["all"] + step if "all" in self._sums else step
+        self._pending.append((iteration, step[:, 0]))
+        if self.trainer.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """TrainingError with the first step and task whose loss is no number."""
+        if not self._pending or self.trainer.scaler.is_enabled():  # the scaler leaves such steps out
+            self._pending = []
+            return
+        finite = torch.stack([losses for _, losses in self._pending]).isfinite().cpu()
+        for (iteration, losses), row in zip(self._pending, finite.tolist(), strict=True):
+            for task, fine, loss in zip(self.trainer.tasks, row, losses.tolist(), strict=True):
+                if not fine:
+                    remedy = "a lower train.optimizer.lr, or train.optimizer.clip=1, may help"
+                    raise TrainingError(f"the loss of task {task.name!r} is {loss} at step {iteration}; {remedy}")
+        self._pending = []
+
+    def read(self) -> dict[str, Any]:
+        """Losses by task since the last reading, over all processes; images a second; the share of time that data was waited for. Starts anew."""
+        self.settle()
+        sums = self._sums.get("all", torch.zeros(len(self.trainer.tasks), 2, device=self.trainer.device)).clone()
+        self.trainer.world.sum_(sums)
+        losses = {t.name: n / c if c else n for t, (n, c) in zip(self.trainer.tasks, sums.tolist(), strict=True)}
+        labels = {t.name: c for t, (_, c) in zip(self.trainer.tasks, sums.tolist(), strict=True)}
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        facts = {
+            "loss": sum(t.weight * losses[t.name] for t in self.trainer.tasks),
+            "losses": losses,
+            "weights": self.trainer.balancer.weights(),
+            "labels": labels,
+            "images_per_second": self.images * self.trainer.world.size / seconds,
+            "data_wait": self.waited / seconds,
+        }
+        self._sums, self.images, self.waited, self.since = {}, 0, 0.0, time.perf_counter()
+        return facts
+
+
+def _shares(batch: Batch, mixture: Mixture | None) -> list[tuple[float, dict[str, Tensor], dict[str, Tensor]]]:
+    """The labels that a batch answers to, with their shares: its own, or its own and its partners'."""
+    if mixture is None:
+        return [(1.0, batch.targets, batch.masks)]
+    other = ({n: t[mixture.other] for n, t in labels.items()} for labels in (batch.targets, batch.masks))
+    return [(mixture.share, batch.targets, batch.masks), (1 - mixture.share, *other)]  # type: ignore[list-item]
+
+
+def _determine(config: Config) -> None:
+    """Seed everything; deterministic algorithms where the config asks for them."""
+    import random
+
+    import numpy as np
+
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    if config.train.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
