@@ -261,6 +261,17 @@ class Fixed(Runner):
 FEED = {"data": np.zeros((1, 1), np.float32)}
 
 
+def test_a_comparison_leaves_no_mode_behind() -> None:
+    """Two streams of one net in turns, one of them left half-way: gradients, and the net's own mode, are as they were."""
+    net = converters.load(LENET, weights=WEIGHTS)
+    net.module.train()
+    assert compare(net, NetRunner(net))
+    half = NetRunner(net).stream({"data": np.zeros(net.graph.blob_shapes["data"], np.float32)}, ["conv1", "prob"])
+    next(half)
+    assert torch.is_grad_enabled()
+    assert net.module.training
+
+
 def test_missing_extra_and_nothing_fail() -> None:
     full = Fixed(["x", "y"], i=[1], x=[2], y=[3])
     assert compare(full, Fixed(["x", "y"], x=[2], y=[3]), FEED).unmatched == ("i",), "an inner blob may be shown by one side alone"

@@ -17,6 +17,8 @@ from .base import Array, Runner, Stopped, Unavailable, bytes_by_shape, first_lin
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
+_NO_MODULE = nn.Identity()
+
 
 class TorchRunner(Runner):
     """Any torch module that takes the inputs in net order; it runs in eval mode, so that nothing is random and nothing is changed."""
@@ -62,27 +64,31 @@ class NetRunner(Runner):
         left = set(wanted)
         sources = {value: blob for blob, value in self.graph.views.items()}
         last = self.graph.last
-        with running(self.net.module, self.device, self.precision):
-            for value, tensor in self._values(feed):
-                name = self.names[value]
-                if name in left:
-                    yield name, array(tensor)
-                blob = sources.get(value)
-                if blob in left and blob is not None:
-                    yield blob, array(tensor).reshape(self.graph.values[last[blob]])
-                elif self.graph.last.get(value.blob) == value and value.blob in left and name != value.blob and value.blob not in self.graph.views:
-                    yield value.blob, array(tensor)
+        for value, tensor in self._values(feed):
+            name = self.names[value]
+            if name in left:
+                yield name, array(tensor)
+            blob = sources.get(value)
+            if blob in left and blob is not None:
+                yield blob, array(tensor).reshape(self.graph.values[last[blob]])
+            elif last.get(value.blob) == value and value.blob in left and name != value.blob and value.blob not in self.graph.views:
+                yield value.blob, array(tensor)
 
     def _values(self, feed: Mapping[str, Array]) -> Iterator[tuple[Any, Tensor]]:
-        """(value, tensor) in the order of the graph; what no later node reads is let go."""
+        """(value, tensor) in the order of the graph; what no later node reads is let go.
+
+        Modes are changed for one node at a time: two streams take turns, and what they left behind in the other's order would stay.
+        """
         interpreter = fx.Interpreter(self.net.module)
         interpreter.args_iter = iter(self._inputs(feed))
         nodes = self.net.built.nodes
         for node in self.net.module.graph.nodes:
             if node.op == "output":
                 break
+            module = self.net.module.get_submodule(str(node.target)) if node.op == "call_module" else _NO_MODULE
             try:
-                made = interpreter.env[node] = interpreter.run_node(node)
+                with running(module, self.device, self.precision):
+                    made = interpreter.env[node] = interpreter.run_node(node)
             except (RuntimeError, NotImplementedError, IndexError, ValueError) as exc:
                 raise Unavailable(f"{self.name} does not run layer {node.target!r}: {first_line(exc)}") from exc
             if node.op != "placeholder" and node.name in nodes:
