@@ -29,8 +29,10 @@ PUBLISHED = {  # learned parameters
     "resnet152": 60_192_808,
     "squeezenet_v1.1": 1_235_496,
     "mobilenet_v1": 4_231_976,
+    "attention56": 31_810_728,
+    "attention92": 52_466_344,
 }
-LARGE = ("alexnet", "vgg16", "resnet101", "resnet152")  # built in one test below, or not at all
+LARGE = ("alexnet", "attention92", "vgg16", "resnet101", "resnet152")  # built in one test below, or not at all
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

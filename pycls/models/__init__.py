@@ -1,0 +1,1 @@
+"""Nets written in PyTorch, beside those that come from Caffe."""
