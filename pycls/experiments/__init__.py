@@ -1,0 +1,1 @@
+"""Experiments that show what a technique does: real data, minutes on a CPU, several seeds."""
