@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .project_commands import experiment, masks, project
+
 if TYPE_CHECKING:
     from .classify.decisions import Decisions
     from .classify.evaluation import Predictions
@@ -26,6 +28,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.add_typer(project, name="project")
+app.add_typer(experiment, name="experiment")
+app.command()(masks)
 
 ConfigFile = Annotated[Path, typer.Argument(help="A config in YAML.", show_default=False)]
 Changes = Annotated[list[str] | None, typer.Argument(help="key=value in place of the config's, as train.epochs=3.", show_default=False)]

@@ -50,6 +50,32 @@ def masks_of_net(net: CaffeNet, images: Tensor, blobs: Sequence[str] = ()) -> di
     return {name: made[name].float() for name in names}
 
 
+def draw_net(
+    path: str | Path,
+    weights: str | Path | None,
+    images: Sequence[str | Path],
+    output: str | Path,
+    *,
+    blobs: Sequence[str] = (),
+    mean: tuple[float, ...] = (),
+    scale: float = 1.0,
+) -> list[str]:
+    """Masks of a net on disk over image files, brought to its input's size in BGR; the names of the blobs drawn."""
+    import converters
+
+    from .classify.config import ImageConfig
+    from .classify.images import channel_constants, load_image
+
+    net = converters.load(path, weights)
+    _, channels, height, width = net.graph.blob_shapes[net.graph.inputs[0]]
+    spec = ImageConfig(height=height, width=width, channels=channels, order="BGR", scale=scale, mean=mean)
+    pixels = torch.stack([torch.from_numpy(load_image([image], spec)) for image in images]).float()
+    factor, shift = (torch.from_numpy(c).view(1, -1, 1, 1) for c in channel_constants(spec, channels))
+    masks = masks_of_net(net, pixels * factor + shift, blobs)
+    draw(pixels.flip(1) / 255, masks, output)
+    return list(masks)
+
+
 def heat(mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, float, float]:
     """A mask [C, h, w] -> its mean over channels at `size`, stretched to 0..1, and the least and greatest value of the mean."""
     flat = mask.float().mean(0)

@@ -1,0 +1,117 @@
+"""iWildCam 2019: which animal is before a camera that the net has never seen?
+
+Layout: a COCO Camera Traps JSON and a folder of pictures. Training and validation share no location, so a sequence is never torn. Pictures
+of the night are infrared and marked, so that the report has a row for each kind. A sequence is one event: its frames may vote.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prototxt import LabelError
+from prototxt.files import check_file, write_file
+
+from ..labels import LabelTable, rooted, write_label_file
+from ..readers.camera_traps import read_camera_traps
+from .files import write_csv
+from .splits import group_split
+
+if TYPE_CHECKING:
+    from ..classify.bundle import Bundle
+
+GREY = 4.0  # mean difference of two channels, of 255, below which a picture is an infrared one
+
+
+def prepare(annotations: str | Path, images: str | Path, output: str | Path, *, seed: int = 0, validation: float = 0.2) -> dict[str, Path]:
+    """Write train.tsv and val.tsv: disjoint locations, with location, sequence and source (colour or infrared). LabelError without locations."""
+    table = rooted(read_camera_traps(annotations), Path(images).resolve())
+    if "location" not in table.notes:
+        raise LabelError(f"{annotations}: the images have no `location`, so no split by camera can be made")
+    table = replace(table, notes={**table.notes, "source": np.array([_source(path) for path in table.paths], dtype=object)})
+    rows = group_split(table.notes["location"], {"train": 1 - validation, "val": validation}, seed)
+    return _written({split: table.take(index) for split, index in rows.items()}, Path(output))
+
+
+def submission(bundle: Bundle, annotations: str | Path, images: str | Path, output: str | Path, *, vote: bool = True) -> int:
+    """Write `id,animal_class` of every image of a test JSON, the class as its category id; the number of rows.
+
+    With `vote` the frames of a sequence share the mean of their probabilities.
+    """
+    table = rooted(read_camera_traps(annotations), images)
+    data = json.loads(check_file(annotations).read_bytes())
+    ids = {str(c["name"]): c["id"] for c in data["categories"]}
+    (task,) = bundle.tasks
+    unknown = [name for name in task.classes if name not in ids]
+    if unknown:
+        raise LabelError(f"{annotations}: has no category {unknown[0]!r}, which the bundle knows; is it of the same data set?")
+    answers = bundle.predict(table.paths)
+    import torch
+
+    probabilities = task.probabilities(bundle.decisions[task.name].calibrated(torch.from_numpy(answers.logits[task.name]).double())).numpy()
+    if vote and "sequence" in table.notes:
+        probabilities = voted(probabilities, table.notes["sequence"])
+    rows = [(image["id"], ids[task.classes[k]]) for image, k in zip(data["images"], probabilities.argmax(1), strict=True)]
+    return write_csv(output, ("id", "animal_class"), rows)
+
+
+def voted(probabilities: np.ndarray[Any, Any], sequences: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Each row [N, C] becomes the mean of its sequence's rows; a row without a sequence stays as it is."""
+    _, members = np.unique(sequences.astype(str), return_inverse=True)
+    sums = np.zeros((members.max() + 1, probabilities.shape[1]))
+    np.add.at(sums, members, probabilities)
+    means = (sums / np.bincount(members)[:, None])[members]
+    return np.where((sequences == "")[:, None], probabilities, means)
+
+
+def generate(folder: str | Path, *, seed: int = 0, sequences: int = 60, size: int = 32) -> Path:
+    """A small data set in this layout, drawn: empty, deer or raccoon, five cameras each with its own background, half of it by night."""
+    from PIL import Image
+
+    folder, rng = Path(folder), np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    names = {0: "empty", 1: "deer", 8: "raccoon"}
+    places = rng.integers(40, 160, (5, 3))
+    images: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    for s in range(sequences):
+        camera, kind, night = s % 5, int(rng.choice(list(names))), bool(rng.random() < 0.5)
+        for frame in range(2):
+            name = f"s{s:03d}_{frame}"
+            picture = places[camera] + rng.normal(0, 8, (size, size, 3))
+            y, x = rng.integers(2, size - 14, 2)
+            if kind == 1:
+                picture[y : y + 12, x : x + 4] = (200, 140, 70)
+            if kind == 8:
+                picture[y : y + 4, x : x + 12] = (30, 30, 40)
+            if night:
+                picture = np.repeat(picture.mean(2, keepdims=True), 3, 2)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{name}.png")
+            images.append({"id": name, "file_name": f"{name}.png", "location": f"cam{camera}", "seq_id": f"s{s:03d}", "frame_num": frame})
+            notes.append({"id": len(notes), "image_id": name, "category_id": kind})
+    categories = [{"id": k, "name": v} for k, v in names.items()]
+    write_file(folder / "annotations.json", json.dumps({"images": images, "annotations": notes, "categories": categories}))
+    return folder / "annotations.json"
+
+
+def _source(path: str) -> str:
+    """colour, or infrared, as cameras see by night."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(check_file(path)) as picture:
+            small = np.asarray(picture.convert("RGB").resize((32, 32)), dtype=np.float32)
+    except (OSError, UnidentifiedImageError) as exc:
+        raise LabelError(f"{path}: does not decode: {exc}") from exc
+    return "infrared" if np.abs(small - small.mean(2, keepdims=True)).mean() < GREY else "colour"
+
+
+def _written(tables: dict[str, LabelTable], output: Path) -> dict[str, Path]:
+    output.mkdir(parents=True, exist_ok=True)
+    for split, table in tables.items():
+        write_label_file(table, output / f"{split}.tsv")
+    return {split: output / f"{split}.tsv" for split in tables}
