@@ -341,3 +341,26 @@ def test_spread_of_two_classes() -> None:
     x = torch.tensor([[0.0, 1], [0, -1], [4, 2], [4, -2], [9, 9]])
     found = spread(x, torch.tensor([0, 0, 1, 1, -1]))
     assert (found.intra, found.inter, found.ratio) == (1.5, 4, 0.375)
+
+
+def test_they_stand_beside_any_task() -> None:
+    """On the features of a task's branch, next to its own loss: rows without a label of that task take no part."""
+    from pycls.heads import attach_heads
+    from pycls.losses.multi_task import multi_task_loss
+    from pycls.tasks import Task
+
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+    kind, other = Task("kind", "multiclass", tuple("abc")), Task("hat", "binary")
+    model = attach_heads(trunk, "1", [kind, other], input_shape=(1, 6, 7))
+    images, classes = torch.randn(9, 1, 6, 7), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 0])
+    known = torch.arange(9) < 8
+    center, optimizer = CenterLoss(3, 8), torch.optim.SGD(model.parameters(), 0.1)
+    targets = {"kind": classes, "hat": torch.ones(9)}
+    features = model.features(images)["kind"]
+    loss, _ = multi_task_loss(model(images), targets, {"kind": known, "hat": torch.ones(9, dtype=torch.bool)}, [kind, other])
+    extra = 0.1 * center(features, classes, known) + triplet_loss(features, torch.where(known, classes, -1))
+    (loss + extra).backward()
+    assert step(optimizer, center)
+    want = moved_by_a_loop(torch.zeros(3, 8), features.detach()[:8], classes[:8], 0.5)
+    torch.testing.assert_close(center.centers, want, rtol=1e-5, atol=1e-7)
