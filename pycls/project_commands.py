@@ -123,6 +123,19 @@ def center_loss(
     raise typer.Exit(0 if outcome else 1)
 
 
+@experiment.command()
+def augmentation(
+    image: Annotated[Path | None, typer.Argument(help="An image; by default scikit-learn's flower.", show_default=False)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("augmentation.png"),
+    seed: Seed = 0,
+) -> None:
+    """Draw each change of a config's `augment` on one image."""
+    from .experiments.augmentation import grid
+
+    grid(image, output, seed=seed)
+    typer.echo(f"wrote {output}")
+
+
 def masks(
     net: Annotated[Path, typer.Argument(help="A .prototxt with masks, as attention56's.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Images.", show_default=False)],

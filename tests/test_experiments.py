@@ -1,4 +1,4 @@
-"""The lambda figure: what it claims, on a short run, and the picture."""
+"""The lambda figure: what it claims, on a short run, and the picture; the panels of augmentation."""
 
 from __future__ import annotations
 
@@ -43,3 +43,16 @@ def test_a_split_keeps_the_shares_of_classes() -> None:
     first, rest = split(classes, 0.7, torch.Generator().manual_seed(0))
     assert sorted(torch.cat([first, rest]).tolist()) == list(range(len(classes)))
     assert ((classes[first].bincount() / classes.bincount() - 0.7).abs() < 0.01).all()
+
+
+def test_each_augmentation_has_its_panel(tmp_path: Path) -> None:
+    from pycls.augment import Augment
+    from pycls.experiments.augmentation import CHANGES, grid, picture
+
+    image = picture(None)
+    changed = {name: Augment(config, 3)(image, 0) for name, config in CHANGES.items()}
+    assert changed.pop("as it is").equal(image)
+    assert all(c.shape == image.shape and not c.equal(image) for c in changed.values())
+    grid(None, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as drawn:
+        assert drawn.width > drawn.height
