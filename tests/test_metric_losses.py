@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from prototxt import SolverError
-from prototxt.message import new
 from pycls.losses.center import CenterLoss, step
 from pycls.losses.contrastive import contrastive_loss, contrastive_of_batch
 from pycls.losses.margin import MarginSoftmax
@@ -151,11 +150,8 @@ def test_resume_goes_on_exactly(mode: str) -> None:
 
 def test_caffes_layer_under_caffes_solver() -> None:
     """Loss over 2 N, delta c in the diff whatever the loss weight; then rate, momentum and decay, on absent classes too."""
-    filler = new("FillerParameter", type="xavier")
-    torch.manual_seed(0)
-    loss = CenterLoss(C, D, mode="caffe", momentum=0.9, decay=0.001, filler=filler)
-    centers, velocity = loss.centers.clone(), torch.zeros(C, D)
-    assert centers.abs().max() <= math.sqrt(3 / D)
+    centers, velocity = torch.rand(C, D, generator=torch.Generator().manual_seed(2)), torch.zeros(C, D)
+    loss = CenterLoss(C, D, mode="caffe", momentum=0.9, decay=0.001, first=centers)
     for iteration, rate in enumerate((0.1, 0.1, 0.01)):
         x, y = some_batch(iteration)
         y[y == 3] = 0

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from converters.fillers import fill_
 from prototxt import SolverError
-from prototxt.message import Message
 
 Row = tuple[Tensor, Tensor, Tensor]  # class [N], x - c [N, D], present [N]
 
@@ -31,6 +29,8 @@ class CenterLoss(nn.Module):
 
     mode "paper" is Algorithm 1. mode "caffe" is the layer that the authors released, under Caffe's solver: alpha is the solver's rate of
     the iteration, with its momentum and its decay on the centers; each micro-batch has its own n_j, and their mean counts.
+
+    The centers start at 0, or at `first` [classes, features]: what a layer's center_filler gives.
     """
 
     centers: Tensor
@@ -45,7 +45,7 @@ class CenterLoss(nn.Module):
         mode: str = "paper",
         momentum: float = 0.0,
         decay: float = 0.0,
-        filler: Message | None = None,
+        first: Tensor | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("paper", "caffe"):
@@ -55,7 +55,9 @@ class CenterLoss(nn.Module):
         if not (classes > 0 and features > 0 and alpha >= 0):
             raise SolverError(f"center loss: {classes} classes of {features} features at alpha {alpha:g}; the counts must be above 0")
         self.alpha, self.mode, self.momentum, self.decay = alpha, mode, momentum, decay
-        self.register_buffer("centers", fill_(torch.empty(classes, features), filler))
+        self.register_buffer("centers", torch.zeros(classes, features))
+        if first is not None:
+            self.centers.copy_(first)
         self.register_buffer("velocity", torch.zeros(classes, features) if mode == "caffe" else None)
         self._rows: list[Row] = []
 
