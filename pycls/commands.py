@@ -29,10 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(project, name="project")
-app.add_typer(experiment, name="experiment")
-app.command()(masks)
-
 ConfigFile = Annotated[Path, typer.Argument(help="A config in YAML.", show_default=False)]
 Changes = Annotated[list[str] | None, typer.Argument(help="key=value in place of the config's, as train.epochs=3.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
@@ -184,6 +180,11 @@ def inspect(
         made = look(tables, images=images, near=near, tick=tick)
     typer.echo(json.dumps(made.to_dict(), indent=1) if as_json else text(made), nl=as_json)
     raise typer.Exit(0 if made else 1)
+
+
+app.command()(masks)
+app.add_typer(project, name="project")
+app.add_typer(experiment, name="experiment")
 
 
 # What the commands share ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def iwildcam(
     """Lists of disjoint cameras; infrared pictures are marked."""
     from .projects.iwildcam import prepare
 
-    _tell(prepare(annotations, images, output, seed=seed, validation=validation))
+    _tell(prepare(annotations, images, output, seed=seed, validation=validation, watch=_watched))
 
 
 @project.command()
@@ -157,6 +158,14 @@ def _numbers(written: str) -> tuple[float, ...]:
         return tuple(float(v) for v in written.split(","))
     except ValueError:
         raise typer.BadParameter(f"{written!r} is not 104,117,123", param_hint="--mean") from None
+
+
+def _watched(paths: Sequence[str]) -> Iterable[str]:
+    """The paths, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(paths, "looking at images", console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def _tell(written: dict[str, Path]) -> None:

@@ -112,6 +112,8 @@ def test_hpa(trained: tuple[str, Path]) -> None:
 def test_faces(trained: tuple[str, Path]) -> None:
     name, folder = trained
     assert figures(folder)["mA"] > 0.75
+    with pytest.raises(LabelError, match=r"attributes \(multilabel\), and one multiclass task"):
+        iwildcam.submission(read_bundle(folder / "bundle"), iwildcam.generate(Path("cams"), sequences=2), "cams/images", "out.csv")
     people = [set(read_label_file(f"{name}/{split}.tsv").notes["identity"]) for split in ("train", "val", "test")]
     assert not people[0] & people[1] | people[0] & people[2] | people[1] & people[2]
     run("predict", folder / "bundle", "--list", f"{name}/test.tsv", "-o", "answers.tsv")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from prototxt import LabelError
 from prototxt.files import write_file
 
+from ..labels import text_lines
 from ..readers.protein_atlas import LABELS, STAINS, read_protein_atlas
-from .files import write_csv
+from .files import probabilities, write_csv
 from .splits import stratified_folds
 
 if TYPE_CHECKING:
@@ -50,17 +50,13 @@ def prepare(labels: str | Path, output: str | Path, *, folds: int = 5, fold: int
 
 def submission(bundle: Bundle, listed: str | Path, images: str | Path, output: str | Path) -> int:
     """Write `Id,Predicted` of every Id of a list (sample_submission.csv does); the number of rows."""
-    ids = [line.split(",")[0] for line in Path(listed).read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-    if not ids:
-        raise LabelError(f"{listed}: has no Id below its header")
-    (task,) = bundle.tasks
-    answers = bundle.predict([str(Path(images) / name) for name in ids])
-    logits = torch.from_numpy(answers.logits[task.name]).double()
-    decision = bundle.decisions[task.name]
-    probabilities = task.probabilities(decision.calibrated(logits)).numpy()
-    on = probabilities >= np.asarray(decision.threshold())
-    on[np.arange(len(on)), probabilities.argmax(1)] |= ~on.any(1)
-    return write_csv(output, ("Id", "Predicted"), [(name, _indices(row)) for name, row in zip(ids, on, strict=True)])
+    ids = [line.split(",")[0] for _, line in text_lines(listed)]
+    if ids[:1] != ["Id"] or len(ids) < 2:
+        raise LabelError(f"{listed}: is not a header that starts with Id, and an Id a line below it")
+    task, said = probabilities(bundle, "multilabel", [str(Path(images) / name) for name in ids[1:]])
+    on = said >= np.asarray(bundle.decisions[task.name].threshold())
+    on[np.arange(len(on)), said.argmax(1)] |= ~on.any(1)
+    return write_csv(output, ("Id", "Predicted"), [(name, _indices(row)) for name, row in zip(ids[1:], on, strict=True)])
 
 
 def generate(folder: str | Path, *, seed: int = 0, images: int = 80, size: int = 32) -> Path:

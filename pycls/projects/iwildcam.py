@@ -7,6 +7,7 @@ of the night are infrared and marked, so that the report has a row for each kind
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from prototxt.files import check_file, write_file
 
 from ..labels import LabelTable, rooted, write_label_file
 from ..readers.camera_traps import read_camera_traps
-from .files import write_csv
+from .files import probabilities, write_csv
 from .splits import group_split
 
 if TYPE_CHECKING:
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
 GREY = 4.0  # mean difference of two channels, of 255, below which a picture is an infrared one
 
 
-def prepare(annotations: str | Path, images: str | Path, output: str | Path, *, seed: int = 0, validation: float = 0.2) -> dict[str, Path]:
+Watch = Callable[[Sequence[str]], Iterable[str]]  # goes through the paths, and may show how far it is
+
+
+def prepare(
+    annotations: str | Path, images: str | Path, output: str | Path, *, seed: int = 0, validation: float = 0.2, watch: Watch = iter
+) -> dict[str, Path]:
     """Write train.tsv and val.tsv: disjoint locations, with location, sequence and source (colour or infrared). LabelError without locations."""
     table = rooted(read_camera_traps(annotations), Path(images).resolve())
     if "location" not in table.notes:
         raise LabelError(f"{annotations}: the images have no `location`, so no split by camera can be made")
-    table = replace(table, notes={**table.notes, "source": np.array([_source(path) for path in table.paths], dtype=object)})
+    table = replace(table, notes={**table.notes, "source": np.array([_source(path) for path in watch(table.paths)], dtype=object)})
     rows = group_split(table.notes["location"], {"train": 1 - validation, "val": validation}, seed)
     return _written({split: table.take(index) for split, index in rows.items()}, Path(output))
 
@@ -45,27 +51,23 @@ def submission(bundle: Bundle, annotations: str | Path, images: str | Path, outp
     table = rooted(read_camera_traps(annotations), images)
     data = json.loads(check_file(annotations).read_bytes())
     ids = {str(c["name"]): c["id"] for c in data["categories"]}
-    (task,) = bundle.tasks
+    task, said = probabilities(bundle, "multiclass", table.paths)
     unknown = [name for name in task.classes if name not in ids]
     if unknown:
         raise LabelError(f"{annotations}: has no category {unknown[0]!r}, which the bundle knows; is it of the same data set?")
-    answers = bundle.predict(table.paths)
-    import torch
-
-    probabilities = task.probabilities(bundle.decisions[task.name].calibrated(torch.from_numpy(answers.logits[task.name]).double())).numpy()
     if vote and "sequence" in table.notes:
-        probabilities = voted(probabilities, table.notes["sequence"])
-    rows = [(image["id"], ids[task.classes[k]]) for image, k in zip(data["images"], probabilities.argmax(1), strict=True)]
+        said = voted(said, table.notes["sequence"])
+    rows = [(image["id"], ids[task.classes[k]]) for image, k in zip(data["images"], said.argmax(1), strict=True)]
     return write_csv(output, ("id", "animal_class"), rows)
 
 
-def voted(probabilities: np.ndarray[Any, Any], sequences: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Each row [N, C] becomes the mean of its sequence's rows; a row without a sequence stays as it is."""
+def voted(said: np.ndarray[Any, Any], sequences: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Each row of probabilities [N, C] becomes the mean of its sequence's rows; a row without a sequence stays as it is."""
     _, members = np.unique(sequences.astype(str), return_inverse=True)
-    sums = np.zeros((members.max() + 1, probabilities.shape[1]))
-    np.add.at(sums, members, probabilities)
+    sums = np.zeros((members.max() + 1, said.shape[1]))
+    np.add.at(sums, members, said)
     means = (sums / np.bincount(members)[:, None])[members]
-    return np.where((sequences == "")[:, None], probabilities, means)
+    return np.where((sequences == "")[:, None], said, means)
 
 
 def generate(folder: str | Path, *, seed: int = 0, sequences: int = 60, size: int = 32) -> Path:
@@ -104,6 +106,7 @@ def _source(path: str) -> str:
 
     try:
         with Image.open(check_file(path)) as picture:
+            picture.draft("RGB", (64, 64))  # a JPEG is decoded at an eighth
             small = np.asarray(picture.convert("RGB").resize((32, 32)), dtype=np.float32)
     except (OSError, UnidentifiedImageError) as exc:
         raise LabelError(f"{path}: does not decode: {exc}") from exc
