@@ -67,7 +67,7 @@ class CenterLoss(nn.Module):
         The paper's sum is divisor 1. Under accumulation or in several processes, pass the count of the whole batch.
         """
         here = classes >= 0 if present is None else present & (classes >= 0)
-        rows = classes.clamp(min=0).long()
+        rows = torch.where(here, classes, 0).long()
         with torch.autocast(features.device.type, enabled=False):
             apart = torch.where(here[:, None], features.to(self.centers.dtype) - self.centers[rows], 0)
             count = here.sum().clamp(min=1) if divisor is None else divisor
