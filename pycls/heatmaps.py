@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from converters import CaffeNet
 
 MOST = 12  # masks in one picture
+FLAT = 1e-4  # a mask that differs by less is rounding, and shown as flat
 
 
 def masks_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -81,7 +82,7 @@ def heat(mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, float, float]:
     flat = mask.float().mean(0)
     low, high = float(flat.min()), float(flat.max())
     wide = F.interpolate(flat[None, None], size, mode="bilinear", align_corners=True)[0, 0]
-    return (wide - low) / max(high - low, 1e-12), low, high
+    return (wide - low) / (high - low) if high - low > FLAT else torch.zeros_like(wide), low, high
 
 
 def draw(images: Tensor, masks: Mapping[str, Tensor], path: str | Path) -> None:

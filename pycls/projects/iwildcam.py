@@ -71,25 +71,25 @@ def voted(said: np.ndarray[Any, Any], sequences: np.ndarray[Any, Any]) -> np.nda
 
 
 def generate(folder: str | Path, *, seed: int = 0, sequences: int = 60, size: int = 32) -> Path:
-    """A small data set in this layout, drawn: empty, deer or raccoon, five cameras each with its own background, half of it by night."""
+    """A small data set in this layout, drawn: empty, deer or raccoon; ten cameras, each with a background of its own; half of it by night."""
     from PIL import Image
 
     folder, rng = Path(folder), np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = {0: "empty", 1: "deer", 8: "raccoon"}
-    places = rng.integers(40, 160, (5, 3))
+    places = rng.integers(70, 130, (10, 3))
     images: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     for s in range(sequences):
-        camera, kind, night = s % 5, int(rng.choice(list(names))), bool(rng.random() < 0.5)
+        camera, kind, night = s % 10, int(rng.choice(list(names))), bool(rng.random() < 0.5)
         for frame in range(2):
             name = f"s{s:03d}_{frame}"
             picture = places[camera] + rng.normal(0, 8, (size, size, 3))
-            y, x = rng.integers(2, size - 14, 2)
+            y, x = rng.integers(0, size - 16, 2)
             if kind == 1:
-                picture[y : y + 12, x : x + 4] = (200, 140, 70)
+                picture[y : y + 16, x : x + 6] = (220, 180, 120)
             if kind == 8:
-                picture[y : y + 4, x : x + 12] = (30, 30, 40)
+                picture[y : y + 6, x : x + 16] = (15, 15, 20)
             if night:
                 picture = np.repeat(picture.mean(2, keepdims=True), 3, 2)
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{name}.png")
