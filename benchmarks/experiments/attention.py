@@ -17,12 +17,29 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pycls.experiments.cluttered import cluttered
 from pycls.experiments.digits import digits, split
 from pycls.heatmaps import draw, masks_of
 from pycls.models.attention import attention_small
 
-SIZE, PIECES, BATCH, RATE = 12, 2, 64, 4e-3
+SIZE, PIECES, PIECE, BATCH, RATE = 12, 2, 4, 64, 4e-3
+
+
+def cluttered(images: Tensor, size: int, pieces: int, generator: torch.Generator, noise: float = 0.1) -> Tensor:
+    """Images [N, 1, 8, 8] -> [N, 1, size, size]: each at a place of its own, over `pieces` cut from others and over noise."""
+    n, _, height, width = images.shape
+    canvas = noise * torch.rand(n, 1, size, size, generator=generator)
+    at = torch.randint(0, size - PIECE + 1, (n, pieces, 2), generator=generator)
+    cut = torch.randint(0, height - PIECE + 1, (n, pieces, 2), generator=generator)
+    other = torch.randint(0, n, (n, pieces), generator=generator)
+    place = torch.randint(0, size - height + 1, (n, 2), generator=generator)
+    for i in range(n):
+        for k in range(pieces):
+            (y, x), (v, u) = at[i, k].tolist(), cut[i, k].tolist()
+            piece = images[other[i, k], 0, v : v + PIECE, u : u + PIECE]
+            canvas[i, 0, y : y + PIECE, x : x + PIECE] = torch.maximum(canvas[i, 0, y : y + PIECE, x : x + PIECE], piece)
+        y, x = place[i].tolist()
+        canvas[i, 0, y : y + height, x : x + width] = images[i, 0]
+    return canvas.clamp(max=1)
 
 
 def data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
