@@ -57,7 +57,7 @@ def inspect(
     shape: Shapes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Layers, shapes, parameters, multiply-adds; with weights, how they fit. Imports no torch."""
+    """Layers, shapes, parameters, multiply-adds. With weights, how they fit. Imports no torch."""
     from converters import summary
     from converters.resolution import refuse_empty, resolve
     from prototxt import ShapeUnknown
@@ -110,7 +110,7 @@ def convert(
     jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """PyTorch source, safetensors, ONNX, preprocessing facts and the proof card, in one folder."""
+    """PyTorch source, weights, ONNX and a proof card in one folder. With what the files say of preprocessing."""
     from converters import summary
     from converters.convert import Options
     from converters.convert import convert as run
@@ -151,7 +151,7 @@ def to_caffe(
     shape: Shapes = None,
     as_json: AsJson = False,
 ) -> None:
-    """A PyTorch module as layers of BVLC Caffe, for compilers that read nothing else; read back and compared."""
+    """A PyTorch module as layers of BVLC Caffe. For compilers that read nothing else; read back and compared."""
     import converters
     from converters.caffe_export.source import named
 
@@ -181,7 +181,7 @@ def draw(
     level: Level = 0,
     shape: Shapes = None,
 ) -> None:
-    """The net as a picture, or as a page to walk through it; with weights, how they fit. Imports no torch."""
+    """The net as a picture, or as a page to walk through. With weights, how they fit. Imports no torch."""
     from converters import summary
     from converters.convert import file_name
     from converters.drawing.draw import draw as write
@@ -203,7 +203,7 @@ def upgrade(
     target: Annotated[Path, typer.Argument(help="Where to write it as of today.", show_default=False)],
     solver: Annotated[bool, typer.Option("--solver", help="The file is a solver.")] = False,
 ) -> None:
-    """V0 and V1 nets, net-level inputs, old solver types -> today's form, as Caffe's own tools write it; a .caffemodel with its weights."""
+    """Old nets and solvers in today's form. V0, V1, net-level inputs, as Caffe's own tools write it; a .caffemodel with its weights."""
     import prototxt
     from prototxt.files import write_file
 
@@ -240,7 +240,7 @@ def weights(
     image: Annotated[str, typer.Option("--input", help="The blob of the image, if the net has several inputs.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Convert weights and solver states between formats; with --net, copy by layer name as Caffe does, and say what went where."""
+    """Weights and solver states in another format. With --net, copied by layer name as Caffe does, and what went where."""
     from converters.transfer import Options, transfer
 
     options = Options(net, phase.upper(), _shapes(shape), _pairs(rename), rgb, _mean(fold_mean), fold_scale, image)
@@ -269,7 +269,7 @@ def dataset(
     skip: Annotated[bool, typer.Option("--skip", help="Pass over pictures that cannot be read, and name them.")] = False,
     backend: Annotated[str, typer.Option(help="lmdb; LevelDBs are read, not written.")] = "lmdb",
 ) -> None:
-    """A list of pictures becomes a database of Datum, as Caffe's convert_imageset makes it: whole, or not at all."""
+    """A list of pictures becomes a database of Datum. As Caffe's convert_imageset makes it; whole, or not at all."""
     from prototxt.data.tools import convert_imageset
 
     if backend.lower() != "lmdb":
@@ -300,7 +300,7 @@ def mean(
     output: Annotated[Path, typer.Argument(help="The mean file, a .binaryproto.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """The mean over the records of a database, as Caffe's compute_image_mean computes it; and one value a channel."""
+    """The mean over the records of a database. As Caffe's compute_image_mean computes it; and one value a channel."""
     from prototxt.data.tools import compute_mean
 
     with _progress("records") as step:
@@ -327,7 +327,7 @@ def train(
     log: Annotated[Path | None, typer.Option(help="The run's log; by default <snapshot prefix>.jsonl.", show_default=False)] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="A folder for TensorBoard.", show_default=False)] = None,
 ) -> None:
-    """Train as `caffe train` did, with the same numbers; a signal snapshots and stops. Several processes: torchrun cli.py train ..."""
+    """Train as `caffe train` did, with the same numbers. A signal snapshots and stops. Several processes: torchrun cli.py train ..."""
     import pycls
     from converters.summary import fit
     from pycls import distributed
@@ -364,7 +364,7 @@ def score(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Outputs of a net over batches of its own data, and their means, as `caffe test` prints them."""
+    """Outputs of a net over batches of its own data. With their means, as `caffe test` prints them."""
     from pycls.progress import Progress
     from pycls.scoring import score as run
 
@@ -384,7 +384,7 @@ def time_(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """How long each layer takes, forward and backward, beside the whole net, as `caffe time` prints it."""
+    """How long each layer takes, forward and backward. Beside the whole net, as `caffe time` prints it."""
     import converters
     from pycls.progress import Progress
     from pycls.timing import time_net
@@ -401,7 +401,7 @@ def plot(
         Path | None, typer.Option("--output", "-o", help="An .svg, .png or .pdf; by default beside the first log.", show_default=False)
     ] = None,
 ) -> None:
-    """Loss, tests and learning rate of one or several runs as a picture."""
+    """Loss, tests and learning rate of runs as a picture."""
     from pycls.plots import plot as run
 
     print(f"wrote {run(runs, output)}")
@@ -438,7 +438,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="For inputs, and for fillers where weights are missing.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Two frameworks on one net, blob by blob: where they part first, and the suspected cause. docs/compare.md has examples."""
+    """Two frameworks on one net, blob by blob. Where they part first, and the suspected cause; docs/compare.md has examples."""
     from converters.comparison.command import Comparison, run
 
     asked = Comparison(

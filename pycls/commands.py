@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="classify",
-    help="Classification in PyTorch on a net of Caffe's: multi-class, multi-label, multi-task, with labels that are missing.",
+    help="Heads on a net of Caffe's, or of torchvision. Multi-class, multi-label, multi-task, with labels that are missing.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -46,7 +46,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One step of everything; shapes, losses, memory; nothing is written.")] = False,
     device: Device = "cpu",
 ) -> None:
-    """Train, pick thresholds and temperatures, write the bundle and the report. torchrun starts it on several devices."""
+    """Train and write the bundle and the report. Thresholds and temperatures too; torchrun starts it on several devices."""
     from .classify.config import read_config
 
     settings = read_config(config, changes or ())  # before torch, so that a typing mistake is told at once
@@ -87,13 +87,13 @@ def evaluate(run: Run, changes: Changes = None, split: Split = "test", device: D
 
 @app.command()
 def thresholds(run: Run, changes: Changes = None, device: Device = "cpu", as_json: AsJson = False) -> None:
-    """Fit the thresholds of binary and multi-label tasks on the validation list, and put them into the bundle."""
+    """Fit thresholds on the validation list. Those of binary and multi-label tasks; they go into the bundle."""
     _refit(run, changes, device, as_json, calibrate=False)
 
 
 @app.command()
 def calibrate(run: Run, changes: Changes = None, device: Device = "cpu", as_json: AsJson = False) -> None:
-    """Fit the temperatures on the validation list, then the thresholds, and put them into the bundle."""
+    """Fit temperatures on the validation list. Then the thresholds; they go into the bundle."""
     _refit(run, changes, device, as_json, calibrate=True)
 
 
@@ -105,7 +105,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The page; by default report.html of the run.", show_default=False)] = None,
     device: Device = "cpu",
 ) -> None:
-    """A page and a JSON of what the net does on a list: figures, confusions, the worst samples, curves, calibration."""
+    """A page and a JSON of what the net does on a list. Figures, confusions, the worst samples, curves, calibration."""
     from .classify.report import write_report
 
     trained = _trained(run, changes, device)
@@ -119,7 +119,7 @@ def export(
     changes: Changes = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The bundle; by default that of the run.", show_default=False)] = None,
 ) -> None:
-    """Write the bundle of a run's best epoch: safetensors, ONNX, tasks, thresholds, preprocessing."""
+    """Write the bundle of a run's best epoch. Safetensors, ONNX, tasks, thresholds, preprocessing."""
     from .classify.bundle import write_bundle
 
     folder = output or run / "bundle"
@@ -140,7 +140,7 @@ def predict(
     cuda: Annotated[bool, typer.Option("--cuda", help="Run on the GPU.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a bundle says of images, by ONNX Runtime: it needs nothing but its folder."""
+    """What a bundle says of images. By ONNX Runtime; it needs nothing but its folder."""
     from .classify.bundle import read_bundle, with_abstain
     from .labels import write_label_file
 
@@ -171,7 +171,10 @@ def inspect(
     near: Annotated[int, typer.Option(help="Differing bits of 256 up to which two images look alike.")] = 6,
     as_json: AsJson = False,
 ) -> None:
-    """Counts, NA, imbalance, labels that come together, copies, leaks between splits, broken images; status 1 if something is wrong."""
+    """What is in label files, and what is wrong. Status 1 if something is.
+
+    Counts, NA, imbalance, labels that come together, copies, leaks between splits, broken images.
+    """
     from .classify.inspection import inspect as look
     from .classify.inspection import text
 

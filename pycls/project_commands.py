@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 project = typer.Typer(
-    name="project", help="The three projects: lists to train on, files to hand in, small data to try it with.", no_args_is_help=True
+    name="project",
+    help="Three data sets from lists to hand-in. iWildCam 2019, Human Protein Atlas, face attributes; small data to try it with.",
+    no_args_is_help=True,
 )
-experiment = typer.Typer(name="experiment", help="What a technique does, on real data that comes in a package.", no_args_is_help=True)
+experiment = typer.Typer(name="experiment", help="What a technique does, on real data from a package.", no_args_is_help=True)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the lists.", show_default=False)]
 Images = Annotated[Path, typer.Option(help="Folder of the images.", show_default=False)]
