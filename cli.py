@@ -106,6 +106,7 @@ def convert(
     scale: Annotated[float | None, typer.Option(help="Factor behind the mean.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="For fillers, where weights are missing.")] = 0,
     reader: Annotated[str, typer.Option("--for", help="opencv: with the lines that use the ONNX file, and a check against OpenCV 4.")] = "",
+    page: Annotated[bool, typer.Option("--page", help="Also the card as a page: the ONNX file against the module, blob by blob.")] = False,
     all: Annotated[bool, typer.Option("--all", help="NET is a folder of models: convert each, one row a model.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
     as_json: AsJson = False,
@@ -127,6 +128,7 @@ def convert(
         scale=scale,
         seed=seed,
         reader=_reader(reader),
+        page=page,
     )
     if all:
         from converters.comparison import many

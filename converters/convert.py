@@ -38,6 +38,7 @@ class Options:
     scale: float | None = None
     seed: int = 0
     reader: str = ""  # "opencv": who the ONNX file is for
+    page: bool = False  # the comparison, blob by blob, as an HTML page with the card
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,20 @@ def convert(
     )
     write_file(folder / f"{name}.proof.txt", card.text())
     write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1) + "\n")
-    return Conversion(graph, card, (*files, folder / f"{name}.proof.txt", folder / f"{name}.proof.json"), tuple(notes))
+    files += [folder / f"{name}.proof.txt", folder / f"{name}.proof.json"]
+    if options.page:
+        with stage("comparing blob by blob"):
+            made = target if options.onnx and not options.bake_preprocessing else python
+            files.append(_page(net, made, card, folder / f"{name}.proof.html"))
+    return Conversion(graph, card, tuple(files), tuple(notes))
+
+
+def _page(net: Any, made: Path, card: Any, path: Path) -> Path:
+    """The page of one comparison: a file that was written, against the module."""
+    from .comparison.engine import compare
+    from .comparison.page import write_page
+
+    return write_page(compare(made, net), net.graph, path, card)
 
 
 def file_name(net_name: str, prototxt: Path) -> str:

@@ -33,10 +33,11 @@ def test_inspect_json(decant: Decant) -> None:
 
 
 def test_convert_writes_everything_and_proves_it(decant: Decant, tmp_path: Path) -> None:
-    done = decant("convert", NET, "-w", WEIGHTS, "--golden", NET.with_suffix(".npz"), "-o", "out")
+    done = decant("convert", NET, "-w", WEIGHTS, "--golden", NET.with_suffix(".npz"), "-o", "out", "--page")
     assert done.returncode == 0, done.stdout + done.stderr
     written = {p.suffix for p in (tmp_path / "out").iterdir()}
-    assert written == {".py", ".safetensors", ".onnx", ".json", ".txt"}
+    assert written == {".py", ".safetensors", ".onnx", ".json", ".txt", ".html"}
+    assert "module vs Caffe" in (tmp_path / "out/lenet_deploy.proof.html").read_text()  # the card stands on the page
     card = json.loads((tmp_path / "out/lenet_deploy.proof.json").read_text())
     assert card["proven"]
     errors = {m["against"]: m["error"] for m in card["measurements"]}
