@@ -1,8 +1,8 @@
 """Training beside a loop in torch written by hand, in one process, taking turns: `python benchmarks/train.py [--rounds N] [--caffe BINARY]`.
 
 Ours is everything that `train` runs: records from an LMDB, transformation, the check of labels, the pass, the check of the loss, the update.
-The loop by hand has its batch in memory, channels_last, and torch.optim.SGD(fused=True). Images a second are of wall time, so they need a machine that
-is otherwise idle; beside them stands the ratio of CPU time, in which the thread that reads counts too.
+The loop by hand has its batch in memory, channels_last, and torch.optim.SGD(fused=True). Images a second are of wall time, so they need a
+machine that is otherwise idle; beside them stands the ratio of CPU time, in which the thread that reads counts too.
 `--caffe` runs `caffe train` on the same solver and databases. `--gpu` is another job: ResNet-50 beside torchvision's, which needs a GPU.
 """
 

@@ -37,7 +37,6 @@ class Comparison:
     level: int = 0
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
-    previews: bool = True
 
     def context(self) -> Context:
         """How nets are loaded."""
@@ -56,7 +55,8 @@ def run(asked: Comparison) -> Report | None:
         save_run(asked.save, pair.a, pair.feed, asked.blobs, gradients=asked.gradients)
     if asked.b is None:
         return None
-    found = engine.report_of(pair, blobs=asked.blobs, tolerance=asked.tolerance, gradients=asked.gradients, previews=asked.previews)
+    seen = asked.report is not None  # histograms and maps are for the page alone
+    found = engine.report_of(pair, blobs=asked.blobs, tolerance=asked.tolerance, gradients=asked.gradients, previews=seen)
     if asked.report is not None:
         from .reports import write_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -231,15 +231,19 @@ def placed(net: CaffeNet, device: str, precision: str) -> CaffeNet:
 @contextmanager
 def running(module: nn.Module, device: str, precision: str, *, grad: bool = False) -> Iterator[None]:
     """Eval mode, and on a GPU the number format that was asked for: cuDNN would take TF32 by itself."""
+    mode = evaluating(module) if any(m.training for m in module.modules()) else nullcontext()
+    with mode, torch.set_grad_enabled(grad), _tf32(precision == "tf32") if device.startswith("cuda") else nullcontext():
+        yield
+
+
+@contextmanager
+def _tf32(on: bool) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    if device.startswith("cuda"):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
     try:
-        with evaluating(module), torch.set_grad_enabled(grad):
-            yield
+        yield
     finally:
-        if device.startswith("cuda"):
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 @contextmanager
