@@ -126,9 +126,9 @@ class MVN(nn.Module):
         x = x - x.mean(axes, keepdim=True)
         if not self.normalize_variance:
             return x
-        variance = x.square().mean(axes, keepdim=True)
+        variance = (x * x).mean(axes, keepdim=True)
         constant = variance == 0  # where the root has no derivative, and Caffe passes no gradient on
-        return x / (torch.where(constant, 1.0, variance).sqrt() * ~constant + self.eps)
+        return x * (1 / (torch.where(constant, 1.0, variance).sqrt() * ~constant + self.eps))  # one division a plane
 
 
 class Normalize(nn.Module):

@@ -21,8 +21,8 @@ class Scale(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = broadcast(self.weight, self.axis, x)
-        return x * weight if self.bias is None else torch.addcmul(broadcast(self.bias, self.axis, x), x, weight)
+        y = x * broadcast(self.weight, self.axis, x)
+        return y if self.bias is None else y + broadcast(self.bias, self.axis, x)
 
 
 class ScaleBy(nn.Module):
