@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import runpy
@@ -39,6 +40,7 @@ from pycls.classify.tables import Data, load_data
 from pycls.classify.trained import trained
 from pycls.distributed import World
 from pycls.labels import LabelTable, read_label_file
+from pycls.losses import loss_of
 from pycls.progress import Progress
 from pycls.schedules import Plateau, cosine, one_cycle, scheduled
 
@@ -69,6 +71,7 @@ train:
   optimizer: {lr: 0.1}
 """
 HEADER = "#path\tdigit:class[10]\todd:binary\tshape:multi[loop,large]\tblock:group"
+BRANCHES = "model.branches=[{tasks: [odd, shape], hidden: [7], lr_mult: 2, sampler: {name: class_balanced}}]"
 CPU = torch.device("cpu")
 
 
@@ -165,6 +168,8 @@ BAD_DATA: dict[str, tuple[list[str], str]] = {
     "a blob that is not there": (["model.at=pol"], "did you mean 'pool'"),
     "a policy that is not": (["train.schedule.policy=cosin"], "did you mean 'cosine'?"),
     "a sampler that is not": (["train.sampler.name=overr"], "did you mean 'over'?"),
+    "a branch's sampler that is not": (["model.branches=[{tasks: [odd], sampler: {name: overr}}]"], "did you mean 'over'?"),
+    "a branch's task that is not": (["model.branches=[{tasks: [odds]}]"], "did you mean 'odd'?"),
     "a model that torchvision lacks": (["model.net=torchvision:resnet19"], "torchvision has no model 'resnet19'"),
     "a monitor that is not": (["train.stop.monitor=digit/acuracy"], "did you mean 'digit/accuracy'?"),
 }
@@ -265,16 +270,51 @@ def test_mixing_is_what_its_shares_say() -> None:
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
-def test_accumulated_batches_are_one_batch(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["model.branches=[]", BRANCHES])
+def test_accumulated_batches_are_one_batch(change: str, digits: Path, tmp_path: Path) -> None:
     """Also where the labels are spread unevenly; dropout off, since it draws by the batch."""
     made = []
     for batch, times in ((48, 1), (8, 6)):
-        one = trainer(digits, tmp_path, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
+        one = trainer(digits, tmp_path, change, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
         one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
         for _ in range(3):
             one.step()
         made.append(weights(one))
     assert_near(*made, atol=1e-6)
+
+
+def test_a_branch_with_a_sampler_learns_from_its_own_rows_alone(digits: Path, tmp_path: Path) -> None:
+    """A step by hand: `digit` from the main rows, `odd` and `shape` from those that their branch draws; and a resumed run draws on."""
+    one = trainer(digits, tmp_path, BRANCHES, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    twin = copy.deepcopy(one.model)
+    rows = [torch.from_numpy(np.asarray(stream.draw(0)[:24])) for stream in one.streams]
+    (digit, odd, shape), (targets, masks) = one.tasks, (one.rows.targets, one.rows.masks)
+    own = one.streams[1].draw(3)
+    assert [len(stream.draw(3)) for stream in one.streams] == [288, 288]
+    assert masks["odd"][own].all()  # drawn by class, so no row without the label
+    assert targets["odd"][own].mean() == pytest.approx(0.5, abs=0.1)
+    one.step()
+    outputs = [twin(one.prepare(torch.stack([one.rows.load(int(row)) for row in part]))) for part in rows]
+    loss = torch.zeros(())
+    for task, number in ((digit, 0), (odd, 1), (shape, 1)):
+        loss = loss + loss_of(task)(outputs[number][task.name], targets[task.name][rows[number]], masks[task.name][rows[number]])
+    loss.backward()
+    learned = dict(one.model.named_parameters())
+    for name, parameter in twin.named_parameters():
+        rate = 0.2 if name.startswith(("necks.0", "heads.odd", "heads.shape")) else 0.1
+        assert parameter.grad is not None
+        torch.testing.assert_close(learned[name], parameter - rate * parameter.grad, atol=1e-6, rtol=0, msg=name)
+    one.save(tmp_path / "one.safetensors")
+    other = trainer(digits, tmp_path, BRANCHES, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    other.restore(tmp_path / "one.safetensors")
+    other.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    for _ in range(13):  # into the next epoch
+        for made in (one, other):
+            made.at.epoch, made.at.batch = (made.at.epoch + 1, 0) if made.at.batch == made.batches_per_epoch else (made.at.epoch, made.at.batch)
+            made.step()
+    assert one.at.epoch == 1
+    assert_near(weights(one), weights(other))
 
 
 def test_what_stands_in_a_missing_label_does_not_matter(digits: Path, tmp_path: Path) -> None:
@@ -456,7 +496,8 @@ def test_a_report_says_what_scikit_learn_says(finished: Path, tmp_path: Path) ->
     assert "By block" in text
 
 
-def test_two_processes_are_one(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["model.branches=[]", BRANCHES])
+def test_two_processes_are_one(change: str, digits: Path, tmp_path: Path) -> None:
     """Weights after some steps with labels spread unevenly, and the figures of an odd number of rows, by gloo."""
     script = tmp_path / "two.py"
     script.write_text(
@@ -471,10 +512,10 @@ def test_two_processes_are_one(digits: Path, tmp_path: Path) -> None:
         "world.main and torch.save({**one.model.state_dict(), 'logits': torch.from_numpy(logits)}, sys.argv[2]); leave()\n"
     )
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000)}
-    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", "data.batch=12"]
+    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", change, "data.batch=12"]
     running = [subprocess.Popen(command, env=env | {"WORLD_SIZE": "2", "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
-    one = trainer(digits, tmp_path, "data.batch=24")
+    one = trainer(digits, tmp_path, change, "data.batch=24")
     one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
     for _ in range(4):
         one.step()

@@ -73,11 +73,35 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """Which rows an epoch draws, and how often; `task` is the one whose classes are balanced. Options are the sampler's own."""
+
+    name: str = "instance"
+    task: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BranchConfig:
+    """Tasks that share more than the trunk (`pycls.heads.Branch`). With a `sampler` they learn from batches of their own, and from those alone."""
+
+    tasks: tuple[str, ...]
+    at: str = ""
+    pool: Literal["avg", "max", "avgmax", "flatten"] = "avg"
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    cosine: bool = False
+    lr_mult: float = 1.0
+    detach: bool = False
+    sampler: SamplerConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The trunk: a prototxt (with weights) cut at a blob, or `torchvision:resnet18`; heads are attached behind it.
+    """The trunk: a prototxt (with weights) cut at a blob, or `torchvision:resnet18`; heads are attached behind it, or behind `branches`.
 
     `backbone_lr` multiplies the rate of the trunk; for the first `frozen_epochs` it does not learn at all. `pool` and `dropout` stand
-    before a head, which may start at the prior of its labels. `start` is a best-<epoch>.safetensors of another run to go on from; without
+    before the head of a task that no branch names. A head may start at the prior of its labels. `start` is a best-<epoch>.safetensors of another run to go on from; without
     `start_heads` its trunk alone, so that with `frozen_epochs` and a balanced sampler the second stage of cRT is a config.
     """
 
@@ -88,6 +112,7 @@ class ModelConfig:
     dropout: float = 0.0
     backbone_lr: float = 1.0
     frozen_epochs: int = 0
+    branches: tuple[BranchConfig, ...] = ()
     start_at_prior: bool = False
     start: str = ""
     start_heads: bool = True
@@ -141,15 +166,6 @@ class AugmentConfig:
     strength: float = 1.0
     mixup: float = 0.0
     cutmix: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerConfig:
-    """Which rows an epoch draws, and how often; `task` is the one whose classes are balanced. Options are the sampler's own."""
-
-    name: str = "instance"
-    task: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +440,11 @@ def _check(config: Config, file: str) -> None:
         (data.mixing == "shares" and not all(s.share > 0 for s in data.sources), "data.mixing: shares needs a share above 0 at each source"),
         (len({s.name or s.labels for s in data.sources}) < len(data.sources), "two of data.sources have one name"),
         (any(not s.labels for s in lists), "a list without `labels`"),
-        (train.task_weighting != "fixed" and train.accumulate > 1, "train.task_weighting weighs whole steps: it needs train.accumulate 1"),
+        (any(not branch.tasks for branch in config.model.branches), "a branch of model.branches without tasks"),
+        (
+            train.task_weighting != "fixed" and (train.accumulate > 1 or any(branch.sampler for branch in config.model.branches)),
+            "train.task_weighting weighs whole steps: it needs train.accumulate 1, and no branch with a sampler of its own",
+        ),
         (
             train.task_weighting != "fixed" and train.amp == "fp16",
             "train.task_weighting needs amp off or bf16: fp16 scales the losses",

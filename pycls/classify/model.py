@@ -32,11 +32,20 @@ def build_model(config: Config, tasks: Iterable[Task], channels: int) -> MultiTa
         net, default = _vision(config, channels), "avgpool"
     else:
         net, default = _caffe(config, shape)
-    branches = [Branch((task.name,), pool=config.model.pool, dropout=config.model.dropout) for task in tasks]
-    model = attach_heads(net, config.model.at or default, tasks, branches=branches, input_shape=shape)
+    model = attach_heads(net, config.model.at or default, tasks, branches=_branches(config, tasks), input_shape=shape)
     if config.model.start:
         _begin(model, config.find(config.model.start), heads=config.model.start_heads)
     return model
+
+
+def _branches(config: Config, tasks: tuple[Task, ...]) -> list[Branch]:
+    """The branches of the config, and one for each task that they do not name."""
+    listed = [
+        Branch(b.tasks, b.at, pool=b.pool, hidden=b.hidden, dropout=b.dropout, cosine=b.cosine, lr_mult=b.lr_mult, detach=b.detach)
+        for b in config.model.branches
+    ]
+    named = {name for branch in listed for name in branch.tasks}
+    return listed + [Branch((task.name,), pool=config.model.pool, dropout=config.model.dropout) for task in tasks if task.name not in named]
 
 
 def _begin(model: MultiTaskModel, path: Path, *, heads: bool) -> None:
