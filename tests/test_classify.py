@@ -35,6 +35,7 @@ from pycls.classify.inspection import inspect
 from pycls.classify.model import Ema
 from pycls.classify.report import write_report
 from pycls.classify.run import fit, run_folder, start
+from pycls.classify.second_stage import features_of
 from pycls.classify.state import below, read_state
 from pycls.classify.tables import Data, load_data
 from pycls.classify.trained import trained
@@ -461,6 +462,53 @@ def test_a_second_stage_starts_from_the_first(finished: Path, digits: Path, tmp_
     assert not torch.equal(second["heads.digit.weight"], first["heads.digit.weight"])
     with pytest.raises(TrainingError, match="of another net"):
         trainer(digits, tmp_path, f"model.start={best}", "data.image.height=16")
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_a_second_stage_trains_the_head_alone(method: str, finished: Path, digits: Path, tmp_path: Path) -> None:
+    (best, *_) = sorted(finished.glob("best-*.safetensors"))
+    changes = [f"model.start={best}", f"model.second_stage.method={method}", "tasks.digit.weight=1"]
+    made = trainer(digits, tmp_path, *changes)
+    before = weights(made)
+    for _ in range(3):
+        made.step()
+    moved = {name for name, tensor in weights(made).items() if not torch.equal(tensor, before[name])}
+    assert moved == ({"heads.digit.weight", "heads.digit.bias"} if method == "crt" else {"heads.digit.scale"})
+    first = below(read_state(best)[0], "model")
+    kept = ("heads.digit.linear.weight", "heads.digit.weight") if method == "lws" else ("trunk.ip.weight", "trunk.ip.weight")
+    assert torch.equal(before[kept[0]], first[kept[1]])
+
+
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_ has")  # of a feature that is never on, which scikit-learn scales by
+@pytest.mark.parametrize("method", ["tau", "ncm"])
+def test_a_second_stage_without_training_is_fitted(method: str, finished: Path, digits: Path, tmp_path: Path) -> None:
+    """tau against every tau put into the model; ncm against scikit-learn; and the run folder and its bundle are whole."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.neighbors import NearestCentroid
+
+    (best, *_) = sorted(finished.glob("best-*.safetensors"))
+    config = configured(digits, tmp_path, f"model.start={best}", f"model.second_stage.method={method}")
+    first = Trainer(config, load_data(config), CPU)
+    features = {s: features_of(first, Rows(first.data.split(s), config.data.image, first.tasks), "digit") for s in ("train", "val")}
+    assert fit(start(config, CPU, World()), Progress(quiet=True))
+    made = trained(run_folder(config))
+    told = made.predictions("val")
+    known = told.masks["digit"]
+    answers = told.logits["digit"][known].argmax(1)
+    unit = {split: torch.nn.functional.normalize(x).numpy() for split, (x, _) in features.items()}
+    if method == "ncm":
+        theirs = NearestCentroid().fit(unit["train"], features["train"][1].numpy())
+        np.testing.assert_array_equal(answers, theirs.predict(unit["val"]))
+    else:
+        weight = below(read_state(best)[0], "model")["heads.digit.weight"]
+        x, classes = features["val"]
+        found = [balanced_accuracy_score(classes, (x @ (weight / weight.norm(dim=1, keepdim=True) ** tau).T).argmax(1)) for tau in np.arange(41) / 20]
+        assert balanced_accuracy_score(classes, answers) == pytest.approx(max(found))
+        assert max(found) > min(found)
+    assert write_bundle(made, decide(config, told), tmp_path / "bundle")["digit"] < 1e-4
+    assert fit(start(config, CPU, World(), resume=True), Progress(quiet=True))  # it is done, and says so
+    with pytest.raises(DecantError, match="goes on from the heads"):
+        configured(digits, tmp_path, f"model.second_stage.method={method}")
 
 
 def test_decisions_are_fitted_on_the_validation_list(finished: Path) -> None:

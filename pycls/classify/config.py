@@ -83,7 +83,10 @@ class SamplerConfig:
 
 @dataclass(frozen=True, slots=True)
 class BranchConfig:
-    """Tasks that share more than the trunk (`pycls.heads.Branch`). With a `sampler` they learn from batches of their own, and from those alone."""
+    """Tasks that share more than the trunk (`pycls.heads.Branch`).
+
+    With a `sampler` they learn from batches of their own, and from those alone.
+    """
 
     tasks: tuple[str, ...]
     at: str = ""
@@ -97,12 +100,21 @@ class BranchConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondStageConfig:
+    """What becomes of the head of a multiclass task (by default the first) after a first run, whose trunk stays: `pycls.classify.second_stage`."""
+
+    method: Literal["", "crt", "lws", "tau", "ncm"] = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The trunk: a prototxt (with weights) cut at a blob, or `torchvision:resnet18`; heads are attached behind it, or behind `branches`.
 
     `backbone_lr` multiplies the rate of the trunk; for the first `frozen_epochs` it does not learn at all. `pool` and `dropout` stand
-    before the head of a task that no branch names. A head may start at the prior of its labels. `start` is a best-<epoch>.safetensors of another run to go on from; without
-    `start_heads` its trunk alone, so that with `frozen_epochs` and a balanced sampler the second stage of cRT is a config.
+    before the head of a task that no branch names. A head may start at the prior of its labels. `start` is a
+    best-<epoch>.safetensors of another run to go on from; without `start_heads` its trunk alone. `second_stage` says what the head of a task
+    becomes then.
     """
 
     net: str = ""
@@ -116,6 +128,7 @@ class ModelConfig:
     start_at_prior: bool = False
     start: str = ""
     start_heads: bool = True
+    second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +441,7 @@ def _scalar(hint: Any, value: Any, key: str, places: _Places) -> Any:
 
 def _check(config: Config, file: str) -> None:
     """What the types do not say."""
-    data, train, image = config.data, config.train, config.data.image
+    data, train, image, stage = config.data, config.train, config.data.image, config.model.second_stage.method
     lists = [source for source in (data.train, *data.sources, data.val, data.test) if source is not None]
     wrong = [
         (bool(data.train) == bool(data.sources), "data has `train`, one list, or `sources`, several; exactly one of the two"),
@@ -449,6 +462,11 @@ def _check(config: Config, file: str) -> None:
             train.task_weighting != "fixed" and train.amp == "fp16",
             "train.task_weighting needs amp off or bf16: fp16 scales the losses",
         ),
+        (
+            stage and not (config.model.start and config.model.start_heads and not config.model.start_at_prior),
+            "model.second_stage goes on from the heads of a first run: model.start names its best-<epoch>.safetensors; and no start_at_prior",
+        ),
+        (stage in ("tau", "ncm") and train.ema.decay > 0, "model.second_stage: tau and ncm train nothing, so train.ema has nothing to average"),
         (config.augment.mixup > 0 and config.augment.cutmix > 0, "augment has mixup and cutmix; choose one"),
     ]
     for is_wrong, what in wrong:

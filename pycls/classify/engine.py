@@ -2,7 +2,8 @@
 
 A step's loss of a task is divided by the labels of the whole step, over its batches and over all processes, so that neither
 `accumulate` nor the number of processes changes a gradient. A branch with a sampler of its own has its batches beside the main ones in
-every step; they are batches of the step that have no label of the other tasks. A run that is killed goes on from its last checkpoint as if it had not been.
+every step; they are batches of the step that have no label of the other tasks. A run that is killed goes on from its last checkpoint
+as if it had not been.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ class Trainer:
     @property
     def net(self) -> nn.Module:
         """The model as it trains: frozen as the epoch says, compiled, shared by all processes; made anew where the freezing changes."""
-        frozen = "" if self.at.epoch < self.config.model.frozen_epochs else None
+        frozen = "" if self.at.epoch < self.config.model.frozen_epochs or self.config.model.second_stage.method else None
         if self._net is None or frozen != self._frozen:
             self._frozen = frozen
             self.model.freeze(frozen)

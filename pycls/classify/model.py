@@ -14,10 +14,11 @@ from converters.graph import Value
 from prototxt import ConfigError, NetError, TrainingError, WeightsError
 from prototxt.files import check_file
 
+from .. import decoupling
 from ..balancing import Fixed
 from ..heads import Branch, MultiTaskModel, attach_heads
 from ..tasks import Task
-from .config import Config, EmaConfig
+from .config import Config, EmaConfig, SecondStageConfig
 from .images import channel_constants
 from .state import below, read_state
 
@@ -35,6 +36,8 @@ def build_model(config: Config, tasks: Iterable[Task], channels: int) -> MultiTa
     model = attach_heads(net, config.model.at or default, tasks, branches=_branches(config, tasks), input_shape=shape)
     if config.model.start:
         _begin(model, config.find(config.model.start), heads=config.model.start_heads)
+    if config.model.second_stage.method:
+        staged(model, config.model.second_stage)
     return model
 
 
@@ -46,6 +49,26 @@ def _branches(config: Config, tasks: tuple[Task, ...]) -> list[Branch]:
     ]
     named = {name for branch in listed for name in branch.tasks}
     return listed + [Branch((task.name,), pool=config.model.pool, dropout=config.model.dropout) for task in tasks if task.name not in named]
+
+
+def staged(model: MultiTaskModel, stage: SecondStageConfig) -> None:
+    """Put the parts of a second stage in place; what is fitted to data comes later (`second_stage.fit_head`)."""
+    name = stage_task(stage, model.tasks)
+    if stage.method == "crt":
+        decoupling.retrain(model, name)
+    elif stage.method == "lws":
+        decoupling.scale_only(model, name)
+    elif stage.method == "ncm":
+        head = decoupling.linear_head(model, name)
+        decoupling.nearest_means(model, name, torch.zeros(0, head.in_features), torch.zeros(0, dtype=torch.int64))
+
+
+def stage_task(stage: SecondStageConfig, tasks: tuple[Task, ...]) -> str:
+    """The task that it works on: the one it names, or the first that is multiclass. ConfigError if there is none."""
+    found = [stage.task] if stage.task else [task.name for task in tasks if task.kind == "multiclass"]
+    if not found:
+        raise ConfigError(f"model.second_stage.method {stage.method} works on a multiclass task, and there is none")
+    return found[0]
 
 
 def _begin(model: MultiTaskModel, path: Path, *, heads: bool) -> None:
