@@ -42,6 +42,9 @@ from pycls.classify.trained import trained
 from pycls.distributed import World
 from pycls.labels import LabelTable, read_label_file
 from pycls.losses import loss_of
+from pycls.losses.center import CenterLoss
+from pycls.losses.contrastive import contrastive_of_batch
+from pycls.losses.triplet import triplet_loss
 from pycls.progress import Progress
 from pycls.schedules import Plateau, cosine, one_cycle, scheduled
 
@@ -73,6 +76,8 @@ train:
 """
 HEADER = "#path\tdigit:class[10]\todd:binary\tshape:multi[loop,large]\tblock:group"
 BRANCHES = "model.branches=[{tasks: [odd, shape], hidden: [7], lr_mult: 2, sampler: {name: class_balanced}}]"
+SUMS = "tasks={digit: {metric: {center: {weight: 0.05}, arcface: {weight: 0.1, scale: 8}}}, odd: {metric: {cosface: {weight: 0.2, scale: 4}}}, shape: {}}"
+PAIRS = "tasks.digit={metric: {triplet: {miner: semihard, weight: 0.4}, contrastive: {weight: 0.2}}}"
 CPU = torch.device("cpu")
 
 
@@ -117,7 +122,8 @@ def trainer(digits: Path, output: Path, *changes: str, data: Data | None = None)
 
 
 def weights(made: Trainer) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    """What has been learned: the model, and what losses on features have."""
+    return {name: tensor.clone() for name, tensor in (made.model.state_dict() | made.metric.state_dict()).items()}
 
 
 def assert_near(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> None:
@@ -271,12 +277,12 @@ def test_mixing_is_what_its_shares_say() -> None:
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", ["model.branches=[]", BRANCHES])
-def test_accumulated_batches_are_one_batch(change: str, digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [[], [BRANCHES, SUMS]], ids=["plain", "branches and losses on features"])
+def test_accumulated_batches_are_one_batch(changes: list[str], digits: Path, tmp_path: Path) -> None:
     """Also where the labels are spread unevenly; dropout off, since it draws by the batch."""
     made = []
     for batch, times in ((48, 1), (8, 6)):
-        one = trainer(digits, tmp_path, change, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
+        one = trainer(digits, tmp_path, *changes, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
         one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
         for _ in range(3):
             one.step()
@@ -316,6 +322,63 @@ def test_a_branch_with_a_sampler_learns_from_its_own_rows_alone(digits: Path, tm
             made.step()
     assert one.at.epoch == 1
     assert_near(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("change", [SUMS, PAIRS], ids=["sums", "pairs"])
+def test_losses_on_features_are_those_of_the_library(change: str, digits: Path, tmp_path: Path) -> None:
+    """Three steps by hand, the centers too, rows without the label in them; and a checkpoint holds all of it."""
+    one = trainer(digits, tmp_path, change, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    twin, extra = copy.deepcopy(one.model).eval(), copy.deepcopy(one.metric)
+    one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    center = CenterLoss(10, 24)
+    for step in range(3):
+        rows = torch.from_numpy(np.asarray(one.draw(0)[step * 24 : step * 24 + 24]))
+        one.step()
+        features = twin.features(one.prepare(torch.stack([one.rows.load(int(row)) for row in rows])))
+        labels = {name: (one.rows.targets[name][rows], one.rows.masks[name][rows]) for name in twin.keys}
+        loss = torch.stack([loss_of(t)(twin.logits(features)[t.name], *labels[t.name]) for t in twin.tasks]).sum()
+        known = labels["digit"][1]
+        x, y = features["digit"][known], labels["digit"][0][known]
+        assert 10 < len(x) < 24
+        if change == PAIRS:
+            loss = loss + 0.4 * triplet_loss(x, y, miner="semihard") + 0.2 * contrastive_of_batch(x, y)
+        else:
+            apart = x - center.centers[y]
+            loss = loss + 0.05 * apart.square().sum() / 2 / len(x) + 0.1 * extra.losses["digit_arcface"](x, y)
+            odd, here = labels["odd"]
+            loss = loss + 0.2 * extra.losses["odd_cosface"](features["odd"][here], odd[here].long())
+            for c in range(10):
+                mine = apart[y == c].detach()
+                center.centers[c] += 0.5 * mine.sum(0) / (1 + len(mine))
+        learned = [*twin.parameters(), *extra.parameters()]
+        for parameter, gradient in zip(learned, torch.autograd.grad(loss, learned), strict=True):
+            parameter.data -= 0.1 * gradient
+    made = weights(one)
+    wanted = twin.state_dict() | extra.state_dict()
+    if change == SUMS:
+        wanted["losses.digit_center.centers"] = center.centers
+        assert center.centers.abs().sum() > 1
+        assert set(one.meter.read()["metric"]) == {"digit.center", "digit.arcface", "odd.cosface"}
+    assert_near(made, wanted, atol=2e-6)
+    one.save(tmp_path / "one.safetensors")
+    other = trainer(digits, tmp_path, change)
+    other.restore(tmp_path / "one.safetensors")
+    assert_near(weights(other), made)
+
+
+BAD_METRICS: dict[str, tuple[list[str], str]] = {
+    "a task of several labels": (["tasks.shape.metric.center.alpha=0.5"], "needs one class a row, and the task is of kind multilabel"),
+    "an option that is not": (["tasks.digit.metric.center.alhpa=0.5"], "did you mean 'alpha'?"),
+    "mixed images": (["tasks.digit.metric.center.alpha=0.5", "augment.mixup=0.3"], "do not go with augment.mixup"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_METRICS)
+def test_losses_on_features_that_do_not_fit_are_refused(name: str, digits: Path, tmp_path: Path) -> None:
+    changes, says = BAD_METRICS[name]
+    with pytest.raises(DecantError) as caught:
+        trainer(digits, tmp_path, *changes)
+    assert says in str(caught.value)
 
 
 def test_what_stands_in_a_missing_label_does_not_matter(digits: Path, tmp_path: Path) -> None:
@@ -544,8 +607,8 @@ def test_a_report_says_what_scikit_learn_says(finished: Path, tmp_path: Path) ->
     assert "By block" in text
 
 
-@pytest.mark.parametrize("change", ["model.branches=[]", BRANCHES])
-def test_two_processes_are_one(change: str, digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [[], [BRANCHES, SUMS]], ids=["plain", "branches and losses on features"])
+def test_two_processes_are_one(changes: list[str], digits: Path, tmp_path: Path) -> None:
     """Weights after some steps with labels spread unevenly, and the figures of an odd number of rows, by gloo."""
     script = tmp_path / "two.py"
     script.write_text(
@@ -557,13 +620,13 @@ def test_two_processes_are_one(change: str, digits: Path, tmp_path: Path) -> Non
         "one.model.trunk.get_submodule('drop').p = 0.0\n"
         "for _ in range(4): one.step()\n"
         "logits = one.evaluate(one.val).logits['digit']\n"
-        "world.main and torch.save({**one.model.state_dict(), 'logits': torch.from_numpy(logits)}, sys.argv[2]); leave()\n"
+        "world.main and torch.save({**one.model.state_dict(), **one.metric.state_dict(), 'logits': torch.from_numpy(logits)}, sys.argv[2]); leave()\n"
     )
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000)}
-    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", change, "data.batch=12"]
+    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", *changes, "data.batch=12"]
     running = [subprocess.Popen(command, env=env | {"WORLD_SIZE": "2", "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
-    one = trainer(digits, tmp_path, change, "data.batch=24")
+    one = trainer(digits, tmp_path, *changes, "data.batch=24")
     one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
     for _ in range(4):
         one.step()

@@ -132,6 +132,55 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CenterConfig:
+    """Center loss: `weight` is the paper's lambda, `alpha` how far the centers follow."""
+
+    weight: float = 0.003
+    alpha: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TripletConfig:
+    """Triplet loss over the triplets of a batch that a miner picks."""
+
+    weight: float = 1.0
+    margin: float = 0.2
+    miner: Literal["all", "hard", "semihard"] = "hard"
+    squared: bool = False
+    swap: bool = False
+    reduction: Literal["mean", "violating", "sum"] = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveConfig:
+    """Contrastive loss, Caffe's, over all pairs of a batch."""
+
+    weight: float = 1.0
+    margin: float = 1.0
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarginConfig:
+    """ArcFace or CosFace; without a margin the paper's. Its class vectors are learned beside the head, and do not ship."""
+
+    weight: float = 1.0
+    margin: float | None = None
+    scale: float = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricConfig:
+    """Losses on the features that a task's head reads, each if it is there. They are added to the task's loss, before the task's weight."""
+
+    center: CenterConfig | None = None
+    triplet: TripletConfig | None = None
+    contrastive: ContrastiveConfig | None = None
+    arcface: MarginConfig | None = None
+    cosface: MarginConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskConfig:
     """What the label file does not say of a task. `kind` and `classes`, if they are given, must agree with it.
 
@@ -148,6 +197,7 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)
     class_weights: str = ""
     label_smoothing: float = 0.0
+    metric: MetricConfig = field(default_factory=MetricConfig)
     threshold: Literal["f1", "rate", "fixed"] = "f1"
     abstain: float = 0.0
 
@@ -442,6 +492,7 @@ def _scalar(hint: Any, value: Any, key: str, places: _Places) -> Any:
 def _check(config: Config, file: str) -> None:
     """What the types do not say."""
     data, train, image, stage = config.data, config.train, config.data.image, config.model.second_stage.method
+    metric = any(task.metric != MetricConfig() for task in config.tasks.values())
     lists = [source for source in (data.train, *data.sources, data.val, data.test) if source is not None]
     wrong = [
         (bool(data.train) == bool(data.sources), "data has `train`, one list, or `sources`, several; exactly one of the two"),
@@ -467,6 +518,11 @@ def _check(config: Config, file: str) -> None:
             "model.second_stage goes on from the heads of a first run: model.start names its best-<epoch>.safetensors; and no start_at_prior",
         ),
         (stage in ("tau", "ncm") and train.ema.decay > 0, "model.second_stage: tau and ncm train nothing, so train.ema has nothing to average"),
+        (
+            metric and (config.augment.mixup > 0 or config.augment.cutmix > 0),
+            "tasks have losses on features (metric), which need one class a row: they do not go with augment.mixup and cutmix",
+        ),
+        (metric and train.task_weighting in ("gradnorm", "pcgrad"), "train.task_weighting gradnorm and pcgrad know no losses on features (metric)"),
         (config.augment.mixup > 0 and config.augment.cutmix > 0, "augment has mixup and cutmix; choose one"),
     ]
     for is_wrong, what in wrong:

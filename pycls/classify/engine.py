@@ -33,6 +33,7 @@ from .config import Config
 from .drawing import drawing, streams
 from .evaluation import Predictions, autocast, predict
 from .feed import Batch, Rows, batch_count, batches, to_device, training_plan, training_rows
+from .metric import MetricLosses, WithFeatures
 from .model import Ema, Prepare, build_model, build_optimizer
 from .state import below, optimizer_tensors, random_facts, random_tensors, read_state, restore_optimizer, restore_random, write_state
 from .tables import Data
@@ -69,7 +70,8 @@ class Trainer:
         self.model = self._model()
         self.prepare = Prepare(config, self.rows.channels).to(device)
         self.balancer = make_balancer(config.train.task_weighting, self.tasks).to(device)
-        self.optimizer = build_optimizer(config, self.model, self.balancer)
+        self.metric = MetricLosses(config.tasks, self.model, self.world).to(device)
+        self.optimizer = build_optimizer(config, self.model, self.balancer, self.metric)
         self.ema = Ema.of(config.train.ema, self.model) if config.train.ema.decay else None
         self.mix = mixing(config.augment)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16")
@@ -137,6 +139,7 @@ class Trainer:
         taken = [self._next(number) for _ in range(count) for number in range(len(self.streams))]
         alone = len(taken) == 1 and taken[0].mixture is None and self.world.size == 1  # the batch is the step, and counts for itself
         divisors = None if alone else self._divisors(taken)
+        self.metric.begin([(one.batch, one.tasks) for one in taken], self.device)
         net, rate = self.net, self.lr
         self.optimizer.zero_grad(set_to_none=True)
         for i, one in enumerate(taken):
@@ -145,12 +148,15 @@ class Trainer:
                 whole = divisors or {name: part.divisor for name, part in parts.items()}
                 self._backward({name: part._replace(divisor=whole[name]) for name, part in parts.items()})
         self.meter.check(self.at.iteration)
+        self.world.mean_([p.grad for p in self.metric.parameters() if p.grad is not None])  # DDP knows the model alone
         self._clip()
         self.model.drop_empty_gradients({t.name: whole[t.name] for t in self.tasks if t.normalization != "none"})
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_mult"]
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.metric.update(taken=self.scaler.get_scale() >= scale)  # it falls exactly when the step met an inf and was left out
         if self.ema:
             self.ema.update(self.model)
         self.at.iteration += 1
@@ -188,7 +194,7 @@ class Trainer:
         if self.config.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.config, self.device):
-            outputs = net(images)
+            outputs, features = net(images) if self.metric else (net(images), {})
         made = {task.name: _nothing(outputs[task.name]) for task in self.tasks if task not in taken.tasks}
         for share, targets, masks in _shares(batch, mixture):
             _, parts = multi_task_loss(outputs, targets, masks, taken.tasks, divisors=divisors, scale=float(self.world.size))
@@ -197,6 +203,8 @@ class Trainer:
                 made[name] = Part(*(a + b for a, b in zip(made[name], shared, strict=True))) if name in made else shared
         made = {task.name: made[task.name] for task in self.tasks}
         self.meter.add(made)
+        for name, loss in self.metric(features, batch, taken.tasks).items():
+            made[name] = made[name]._replace(loss=made[name].loss + loss)
         return made
 
     def _backward(self, parts: Mapping[str, Part]) -> None:
@@ -220,7 +228,8 @@ class Trainer:
         if self._net is None or frozen != self._frozen:
             self._frozen = frozen
             self.model.freeze(frozen)
-            net: Any = torch.compile(self.model) if self.config.train.compile else self.model
+            net: Any = WithFeatures(self.model) if self.metric else self.model
+            net = torch.compile(net) if self.config.train.compile else net
             if self.world.size > 1 and self.config.train.task_weighting not in GRADIENTS:
                 from torch.nn.parallel import DistributedDataParallel
 
@@ -252,6 +261,7 @@ class Trainer:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
             tensors |= {f"random.{name}": tensor for name, tensor in generators.items()}
             tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.state_dict().items()}
+            tensors |= {f"metric.{name}": tensor for name, tensor in self.metric.state_dict().items()}
             tensors |= {f"ema.{name}": tensor for name, tensor in (self.ema.mean if self.ema else {}).items()}
             facts = {
                 "position": asdict(self.at),
@@ -284,6 +294,7 @@ class Trainer:
         try:
             self.model.load_state_dict(below(tensors, "model"))
             self.balancer.load_state_dict(below(tensors, "balance"))
+            self.metric.load_state_dict(below(tensors, "metric"))
             restore_optimizer(self.optimizer, below(tensors, "optimizer"))
             if self.ema:
                 self.ema.mean = {name: t.to(self.device) for name, t in below(tensors, "ema").items()}
@@ -368,6 +379,7 @@ class Meter:
         facts = {
             "loss": sum(t.weight * losses[t.name] for t in self.trainer.tasks),
             "losses": losses,
+            "metric": self.trainer.metric.read(),
             "weights": self.trainer.balancer.weights(),
             "labels": labels,
             "images_per_second": self.images * self.trainer.world.size / seconds,

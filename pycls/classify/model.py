@@ -20,6 +20,7 @@ from ..heads import Branch, MultiTaskModel, attach_heads
 from ..tasks import Task
 from .config import Config, EmaConfig, SecondStageConfig
 from .images import channel_constants
+from .metric import MetricLosses
 from .state import below, read_state
 
 VISION = "torchvision:"
@@ -163,11 +164,12 @@ class Prepare(nn.Module):
         return images.float() * self.factor + self.shift
 
 
-def build_optimizer(config: Config, model: MultiTaskModel, balancer: Fixed) -> torch.optim.Optimizer:
-    """The update rule over the model's groups; each keeps its multiplier in `lr_mult`."""
+def build_optimizer(config: Config, model: MultiTaskModel, balancer: Fixed, metric: MetricLosses) -> torch.optim.Optimizer:
+    """The update rule over the groups of all that learns; each keeps its multiplier in `lr_mult`."""
     o = config.train.optimizer
     groups = model.parameter_groups(o.lr, o.weight_decay, trunk_lr_mult=config.model.backbone_lr, decay_biases=o.decay_all)
     groups += [group | {"lr_mult": 1.0} for group in balancer.parameter_groups(o.lr)]
+    groups += metric.parameter_groups(o.lr, o.weight_decay)
     if o.name == "sgd":
         return torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, fused=True)
     rule = torch.optim.Adam if o.name == "adam" else torch.optim.AdamW
