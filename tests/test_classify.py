@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -24,7 +25,7 @@ from conftest import ROOT
 
 from prototxt import DecantError, TrainingError
 from pycls.augment import Augment, Mix
-from pycls.classify.bundle import Bundle, read_bundle, write_bundle
+from pycls.classify.bundle import Bundle, read_bundle, with_views, write_bundle
 from pycls.classify.config import AugmentConfig, Config, EmaConfig, ImageConfig, read_config, write_config
 from pycls.classify.decisions import decide, figures
 from pycls.classify.drawing import drawing
@@ -76,7 +77,10 @@ train:
 """
 HEADER = "#path\tdigit:class[10]\todd:binary\tshape:multi[loop,large]\tblock:group"
 BRANCHES = "model.branches=[{tasks: [odd, shape], hidden: [7], lr_mult: 2, sampler: {name: class_balanced}}]"
-SUMS = "tasks={digit: {metric: {center: {weight: 0.05}, arcface: {weight: 0.1, scale: 8}}}, odd: {metric: {cosface: {weight: 0.2, scale: 4}}}, shape: {}}"
+SUMS = (
+    "tasks={digit: {metric: {center: {weight: 0.05}, arcface: {weight: 0.1, scale: 8}}},"
+    " odd: {metric: {cosface: {weight: 0.2, scale: 4}}}, shape: {}}"
+)
 PAIRS = "tasks.digit={metric: {triplet: {miner: semihard, weight: 0.4}, contrastive: {weight: 0.2}}}"
 CPU = torch.device("cpu")
 
@@ -511,6 +515,22 @@ def test_a_bundle_needs_nothing_else(finished: Path, digits: Path, tmp_path: Pat
     with pytest.raises(DecantError, match=r"broken\.png"):
         bundle.predict([str(tmp_path / "broken.png")])
     assert len(bundle.predict([str(tmp_path / "broken.png"), predictions.table.paths[0]], on_error="skip").broken) == 1
+
+
+def test_a_bundle_joins_the_views_of_its_run(finished: Path, tmp_path: Path) -> None:
+    """As the trainer's evaluation does, on which the thresholds are fitted; and others on demand."""
+    made = trained(finished, ["tta.views=[flip,vertical_flip]", "tta.join=max"])
+    wanted, decisions = made.predictions("test"), decide(made.config, made.predictions("val"))
+    write_bundle(made, decisions, tmp_path / "bundle")
+    bundle = read_bundle(tmp_path / "bundle")
+    plain = with_views(bundle, "none").predict(wanted.table.paths).logits
+    for task in bundle.tasks:
+        np.testing.assert_allclose(bundle.predict(wanted.table.paths).logits[task.name], wanted.logits[task.name], atol=1e-5)
+        assert abs(plain[task.name] - wanted.logits[task.name]).max() > 0.1
+        assert (plain[task.name] <= wanted.logits[task.name] + 1e-5).all()
+    for views, says in (("flip,vertical", "did you mean 'vertical_flip'?"), ("rotate", "rotate needs square images")):
+        with pytest.raises(DecantError, match=re.escape(says)):
+            with_views(bundle, views).predict(wanted.table.paths[:1])
 
 
 def test_a_second_stage_starts_from_the_first(finished: Path, digits: Path, tmp_path: Path) -> None:
