@@ -136,16 +136,20 @@ def predict(
     folder: Folder = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers as a label file.", show_default=False)] = None,
     abstain: Annotated[float | None, typer.Option(help="Answer NA below this probability.", show_default=False)] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views to join: flip, vertical_flip, rotate, by commas; or none. By default the run's.", show_default=False)
+    ] = None,
     skip: Annotated[bool, typer.Option("--skip", help="Leave out images that do not decode, and count them.")] = False,
     cuda: Annotated[bool, typer.Option("--cuda", help="Run on the GPU.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What a bundle says of images. By ONNX Runtime; it needs nothing but its folder."""
-    from .classify.bundle import read_bundle, with_abstain
+    from .classify.bundle import read_bundle, with_abstain, with_views
     from .labels import write_label_file
 
     made = read_bundle(bundle, cuda=cuda)
     made = made if abstain is None else with_abstain(made, abstain)
+    made = made if views is None else with_views(made, views)
     answers = made.predict(_images(images or [], listed, format, folder), on_error="skip" if skip else "stop")
     if output:
         write_label_file(answers.table(), output)

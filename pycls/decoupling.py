@@ -50,14 +50,14 @@ class MeansHead(nn.Module):
 
 def retrain(model: MultiTaskModel, name: str) -> None:
     """Freeze the trunk, its BatchNorm in eval mode, and start the head of a task anew; train it with a class-balanced sampler."""
-    linear = _linear(model, name)
+    linear = linear_head(model, name)
     model.freeze()
     linear.reset_parameters()
 
 
 def scale_only(model: MultiTaskModel, name: str) -> None:
     """Freeze the trunk and the head's weights, and give the head a factor for each class to learn."""
-    linear = _linear(model, name)
+    linear = linear_head(model, name)
     model.freeze()
     model.heads[model.keys[name]] = ScaledHead(linear)
 
@@ -65,7 +65,7 @@ def scale_only(model: MultiTaskModel, name: str) -> None:
 @torch.no_grad()
 def normalize(model: MultiTaskModel, name: str, tau: float = 1.0) -> None:
     """w_c <- w_c / |w_c|^tau, and no bias; 0 leaves the weights as they are."""
-    linear = _linear(model, name)
+    linear = linear_head(model, name)
     linear.weight /= linear.weight.norm(dim=1, keepdim=True).clamp(min=1e-12) ** tau
     if linear.bias is not None:
         linear.bias.zero_()
@@ -80,7 +80,8 @@ def nearest_means(model: MultiTaskModel, name: str, features: Tensor, classes: T
     model.heads[model.keys[name]] = MeansHead(means)
 
 
-def _linear(model: MultiTaskModel, name: str) -> nn.Linear:
+def linear_head(model: MultiTaskModel, name: str) -> nn.Linear:
+    """The head of a task, if it is one that can be decoupled; else TaskError."""
     head = model.head(name)
     if model.task(name).kind != "multiclass" or not isinstance(head, nn.Linear):
         raise TaskError(f"the head of {name!r} is not the plain linear one of a multiclass task, which decoupling works on")

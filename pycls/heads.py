@@ -124,7 +124,10 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits by task, in the tasks' order."""
-        features = self.features(x)
+        return self.logits(self.features(x))
+
+    def logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits by task of what the heads read."""
         return {task.name: self.heads[self.keys[task.name]](features[task.name]) for task in self.tasks}
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
@@ -141,6 +144,11 @@ class MultiTaskModel(nn.Module):
         """The task of that name; TaskError if there is none."""
         one_of(name, self.keys, "the task")
         return next(task for task in self.tasks if task.name == name)
+
+    def width(self, name: str) -> int:
+        """How many features the head of a task reads."""
+        name = self.task(name).name
+        return next(neck.width for branch, neck in zip(self.branches, self.necks, strict=True) if name in branch.tasks)  # type: ignore[return-value]
 
     def head(self, name: str) -> nn.Module:
         """The head of a task."""

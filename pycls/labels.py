@@ -14,6 +14,7 @@ A LabelTable holds what any reader of `pycls.readers` makes of any list: values 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -62,7 +63,7 @@ class LabelTable:
 
     `values[task]` is float32 [N] (binary, age), int64 [N] (multiclass) or float32 [N, K] (multilabel); `present[task]` is bool of the same
     shape, and a value that is not present is 0. `planes` are endings of files that make up one image, a channel each; without any, a path
-    is a file. `places[i]` says where row i stands.
+    is a file. `places[i]` says where row i stands. `raw[task]` counts the words of the whole file, for the tasks where -1 is among them.
     """
 
     file: str
@@ -73,6 +74,7 @@ class LabelTable:
     notes: Mapping[str, Array] = field(default_factory=dict)
     planes: tuple[str, ...] = ()
     places: Sequence[str] = ()
+    raw: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -174,11 +176,11 @@ class Problems:
         """Note a problem of a line."""
         self.found.append(f"{self.file}:{line}: {problem}")
 
-    def stop(self) -> None:
-        """LabelError if there are any."""
+    def stop(self, known: Iterable[str] = ()) -> None:
+        """LabelError if there are any, with what is known besides."""
         if self.found:
             more = len(self.found) - SHOWN
-            raise LabelError("\n".join([*self.found[:SHOWN], *([f"and {more} more like these"] if more > 0 else [])]))
+            raise LabelError("\n".join([*self.found[:SHOWN], *([f"and {more} more like these"] if more > 0 else []), *known]))
 
 
 def text_lines(path: str | Path) -> list[tuple[int, str]]:
@@ -211,14 +213,33 @@ def make_table(
     problems.stop()
     if not rows:
         raise LabelError(f"{file}: no row")
-    values, present = {}, {}
+    values, present, raw = {}, {}, {}
     for i, column in enumerate(columns):
         cells = [row[2][i].strip() for row in rows]
+        counts = _with_minus_one(column, cells)
+        if counts:
+            raw[column.name] = counts
         values[column.name], present[column.name] = PARSERS[column.kind](column, cells, words, [row[0] for row in rows], problems)
-    problems.stop()
+    undeclared = {} if "-1" in map(str, (*words.missing, *words.negative)) else raw
+    problems.stop(f"task {name!r} has {histogram(counts)}" for name, counts in list(undeclared.items())[:SHOWN])
     extra = {name: np.array([row[2][len(columns) + i].strip() for row in rows], dtype=object) for i, name in enumerate(notes)}
     places = tuple(f"{file}:{row[0]}" for row in rows)
-    return LabelTable(str(file), tuple(row[1] for row in rows), tuple(columns), values, present, extra, planes, places)
+    return LabelTable(str(file), tuple(row[1] for row in rows), tuple(columns), values, present, extra, planes, places, raw)
+
+
+def _with_minus_one(column: Column, cells: Cells) -> dict[str, int]:
+    """How often each word of a column comes, if -1 is one of them; else nothing."""
+    if not any("-1" in cell for cell in cells):
+        return {}
+    counts = Counter(word for cell in cells for word in (cell.split() if column.kind == "multilabel" else [cell]))
+    return dict(counts) if "-1" in counts else {}
+
+
+def histogram(counts: Mapping[str, int]) -> str:
+    """Words and how often each comes: -1 first, then the frequent ones."""
+    order = sorted(counts, key=lambda word: (word != "-1", -counts[word], word))
+    listed = ", ".join(f"{word or 'nothing'} x {counts[word]:,}" for word in order[:SHOWN])
+    return listed + (f" and {len(order) - SHOWN} other values" if len(order) > SHOWN else "")
 
 
 def multi_hot_list(file: str | Path, rows: Sequence[Row], words: Words, name: str = "labels", classes: Sequence[str] = ()) -> LabelTable:
@@ -430,6 +451,7 @@ def joined(tables: Mapping[str, LabelTable]) -> LabelTable:
         | {"source": np.concatenate([np.full(len(table), name, dtype=object) for name, table in tables.items()])},
         planes=next(iter(tables.values())).planes,
         places=tuple(place for table in tables.values() for place in table.places),
+        raw={name: dict(sum((Counter(t.raw.get(name, {})) for t in tables.values()), Counter())) for t in tables.values() for name in t.raw},
     )
 
 

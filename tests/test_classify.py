@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -23,7 +25,7 @@ from conftest import ROOT
 
 from prototxt import DecantError, TrainingError
 from pycls.augment import Augment, Mix
-from pycls.classify.bundle import Bundle, read_bundle, write_bundle
+from pycls.classify.bundle import Bundle, read_bundle, with_views, write_bundle
 from pycls.classify.config import AugmentConfig, Config, EmaConfig, ImageConfig, read_config, write_config
 from pycls.classify.decisions import decide, figures
 from pycls.classify.drawing import drawing
@@ -34,11 +36,16 @@ from pycls.classify.inspection import inspect
 from pycls.classify.model import Ema
 from pycls.classify.report import write_report
 from pycls.classify.run import fit, run_folder, start
+from pycls.classify.second_stage import features_of
 from pycls.classify.state import below, read_state
 from pycls.classify.tables import Data, load_data
 from pycls.classify.trained import trained
 from pycls.distributed import World
 from pycls.labels import LabelTable, read_label_file
+from pycls.losses import loss_of
+from pycls.losses.center import CenterLoss
+from pycls.losses.contrastive import contrastive_of_batch
+from pycls.losses.triplet import triplet_loss
 from pycls.progress import Progress
 from pycls.schedules import Plateau, cosine, one_cycle, scheduled
 
@@ -69,6 +76,12 @@ train:
   optimizer: {lr: 0.1}
 """
 HEADER = "#path\tdigit:class[10]\todd:binary\tshape:multi[loop,large]\tblock:group"
+BRANCHES = "model.branches=[{tasks: [odd, shape], hidden: [7], lr_mult: 2, sampler: {name: class_balanced}}]"
+SUMS = (
+    "tasks={digit: {metric: {center: {weight: 0.05}, arcface: {weight: 0.1, scale: 8}}},"
+    " odd: {metric: {cosface: {weight: 0.2, scale: 4}}}, shape: {}}"
+)
+PAIRS = "tasks.digit={metric: {triplet: {miner: semihard, weight: 0.4}, contrastive: {weight: 0.2}}}"
 CPU = torch.device("cpu")
 
 
@@ -113,7 +126,8 @@ def trainer(digits: Path, output: Path, *changes: str, data: Data | None = None)
 
 
 def weights(made: Trainer) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    """What has been learned: the model, and what losses on features have."""
+    return {name: tensor.clone() for name, tensor in (made.model.state_dict() | made.metric.state_dict()).items()}
 
 
 def assert_near(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> None:
@@ -165,6 +179,8 @@ BAD_DATA: dict[str, tuple[list[str], str]] = {
     "a blob that is not there": (["model.at=pol"], "did you mean 'pool'"),
     "a policy that is not": (["train.schedule.policy=cosin"], "did you mean 'cosine'?"),
     "a sampler that is not": (["train.sampler.name=overr"], "did you mean 'over'?"),
+    "a branch's sampler that is not": (["model.branches=[{tasks: [odd], sampler: {name: overr}}]"], "did you mean 'over'?"),
+    "a branch's task that is not": (["model.branches=[{tasks: [odds]}]"], "did you mean 'odd'?"),
     "a model that torchvision lacks": (["model.net=torchvision:resnet19"], "torchvision has no model 'resnet19'"),
     "a monitor that is not": (["train.stop.monitor=digit/acuracy"], "did you mean 'digit/accuracy'?"),
 }
@@ -265,16 +281,108 @@ def test_mixing_is_what_its_shares_say() -> None:
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
-def test_accumulated_batches_are_one_batch(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [[], [BRANCHES, SUMS]], ids=["plain", "branches and losses on features"])
+def test_accumulated_batches_are_one_batch(changes: list[str], digits: Path, tmp_path: Path) -> None:
     """Also where the labels are spread unevenly; dropout off, since it draws by the batch."""
     made = []
     for batch, times in ((48, 1), (8, 6)):
-        one = trainer(digits, tmp_path, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
+        one = trainer(digits, tmp_path, *changes, f"data.batch={batch}", f"train.accumulate={times}", "train.optimizer.momentum=0.5")
         one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
         for _ in range(3):
             one.step()
         made.append(weights(one))
     assert_near(*made, atol=1e-6)
+
+
+def test_a_branch_with_a_sampler_learns_from_its_own_rows_alone(digits: Path, tmp_path: Path) -> None:
+    """A step by hand: `digit` from the main rows, `odd` and `shape` from those that their branch draws; and a resumed run draws on."""
+    one = trainer(digits, tmp_path, BRANCHES, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    twin = copy.deepcopy(one.model)
+    rows = [torch.from_numpy(np.asarray(stream.draw(0)[:24])) for stream in one.streams]
+    (digit, odd, shape), (targets, masks) = one.tasks, (one.rows.targets, one.rows.masks)
+    own = one.streams[1].draw(3)
+    assert [len(stream.draw(3)) for stream in one.streams] == [288, 288]
+    assert masks["odd"][own].all()  # drawn by class, so no row without the label
+    assert targets["odd"][own].mean() == pytest.approx(0.5, abs=0.1)
+    one.step()
+    outputs = [twin(one.prepare(torch.stack([one.rows.load(int(row)) for row in part]))) for part in rows]
+    loss = torch.zeros(())
+    for task, number in ((digit, 0), (odd, 1), (shape, 1)):
+        loss = loss + loss_of(task)(outputs[number][task.name], targets[task.name][rows[number]], masks[task.name][rows[number]])
+    loss.backward()
+    learned = dict(one.model.named_parameters())
+    for name, parameter in twin.named_parameters():
+        rate = 0.2 if name.startswith(("necks.0", "heads.odd", "heads.shape")) else 0.1
+        assert parameter.grad is not None
+        torch.testing.assert_close(learned[name], parameter - rate * parameter.grad, atol=1e-6, rtol=0, msg=name)
+    one.save(tmp_path / "one.safetensors")
+    other = trainer(digits, tmp_path, BRANCHES, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    other.restore(tmp_path / "one.safetensors")
+    other.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    for _ in range(13):  # into the next epoch
+        for made in (one, other):
+            made.at.epoch, made.at.batch = (made.at.epoch + 1, 0) if made.at.batch == made.batches_per_epoch else (made.at.epoch, made.at.batch)
+            made.step()
+    assert one.at.epoch == 1
+    assert_near(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("change", [SUMS, PAIRS], ids=["sums", "pairs"])
+def test_losses_on_features_are_those_of_the_library(change: str, digits: Path, tmp_path: Path) -> None:
+    """Three steps by hand, the centers too, rows without the label in them; and a checkpoint holds all of it."""
+    one = trainer(digits, tmp_path, change, "train.optimizer.momentum=0", "train.optimizer.weight_decay=0", "train.schedule.policy=fixed")
+    twin, extra = copy.deepcopy(one.model).eval(), copy.deepcopy(one.metric)
+    one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
+    center = CenterLoss(10, 24)
+    for step in range(3):
+        rows = torch.from_numpy(np.asarray(one.draw(0)[step * 24 : step * 24 + 24]))
+        one.step()
+        features = twin.features(one.prepare(torch.stack([one.rows.load(int(row)) for row in rows])))
+        labels = {name: (one.rows.targets[name][rows], one.rows.masks[name][rows]) for name in twin.keys}
+        loss = torch.stack([loss_of(t)(twin.logits(features)[t.name], *labels[t.name]) for t in twin.tasks]).sum()
+        known = labels["digit"][1]
+        x, y = features["digit"][known], labels["digit"][0][known]
+        assert 10 < len(x) < 24
+        if change == PAIRS:
+            loss = loss + 0.4 * triplet_loss(x, y, miner="semihard") + 0.2 * contrastive_of_batch(x, y)
+        else:
+            apart = x - center.centers[y]
+            loss = loss + 0.05 * apart.square().sum() / 2 / len(x) + 0.1 * extra.losses["digit_arcface"](x, y)
+            odd, here = labels["odd"]
+            loss = loss + 0.2 * extra.losses["odd_cosface"](features["odd"][here], odd[here].long())
+            for c in range(10):
+                mine = apart[y == c].detach()
+                center.centers[c] += 0.5 * mine.sum(0) / (1 + len(mine))
+        learned = [*twin.parameters(), *extra.parameters()]
+        for parameter, gradient in zip(learned, torch.autograd.grad(loss, learned), strict=True):
+            parameter.data -= 0.1 * gradient
+    made = weights(one)
+    wanted = twin.state_dict() | extra.state_dict()
+    if change == SUMS:
+        wanted["losses.digit_center.centers"] = center.centers
+        assert center.centers.abs().sum() > 1
+        assert set(one.meter.read()["metric"]) == {"digit.center", "digit.arcface", "odd.cosface"}
+    assert_near(made, wanted, atol=2e-6)
+    one.save(tmp_path / "one.safetensors")
+    other = trainer(digits, tmp_path, change)
+    other.restore(tmp_path / "one.safetensors")
+    assert_near(weights(other), made)
+
+
+BAD_METRICS: dict[str, tuple[list[str], str]] = {
+    "a task of several labels": (["tasks.shape.metric.center.alpha=0.5"], "needs one class a row, and the task is of kind multilabel"),
+    "an option that is not": (["tasks.digit.metric.center.alhpa=0.5"], "did you mean 'alpha'?"),
+    "mixed images": (["tasks.digit.metric.center.alpha=0.5", "augment.mixup=0.3"], "do not go with augment.mixup"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_METRICS)
+def test_losses_on_features_that_do_not_fit_are_refused(name: str, digits: Path, tmp_path: Path) -> None:
+    changes, says = BAD_METRICS[name]
+    with pytest.raises(DecantError) as caught:
+        trainer(digits, tmp_path, *changes)
+    assert says in str(caught.value)
 
 
 def test_what_stands_in_a_missing_label_does_not_matter(digits: Path, tmp_path: Path) -> None:
@@ -409,6 +517,22 @@ def test_a_bundle_needs_nothing_else(finished: Path, digits: Path, tmp_path: Pat
     assert len(bundle.predict([str(tmp_path / "broken.png"), predictions.table.paths[0]], on_error="skip").broken) == 1
 
 
+def test_a_bundle_joins_the_views_of_its_run(finished: Path, tmp_path: Path) -> None:
+    """As the trainer's evaluation does, on which the thresholds are fitted; and others on demand."""
+    made = trained(finished, ["tta.views=[flip,vertical_flip]", "tta.join=max"])
+    wanted, decisions = made.predictions("test"), decide(made.config, made.predictions("val"))
+    write_bundle(made, decisions, tmp_path / "bundle")
+    bundle = read_bundle(tmp_path / "bundle")
+    plain = with_views(bundle, "none").predict(wanted.table.paths).logits
+    for task in bundle.tasks:
+        np.testing.assert_allclose(bundle.predict(wanted.table.paths).logits[task.name], wanted.logits[task.name], atol=1e-5)
+        assert abs(plain[task.name] - wanted.logits[task.name]).max() > 0.1
+        assert (plain[task.name] <= wanted.logits[task.name] + 1e-5).all()
+    for views, says in (("flip,vertical", "did you mean 'vertical_flip'?"), ("rotate", "rotate needs square images")):
+        with pytest.raises(DecantError, match=re.escape(says)):
+            with_views(bundle, views).predict(wanted.table.paths[:1])
+
+
 def test_a_second_stage_starts_from_the_first(finished: Path, digits: Path, tmp_path: Path) -> None:
     """cRT: the trunk of a run, frozen; a new head, balanced."""
     (best, *_) = sorted(finished.glob("best-*.safetensors"))
@@ -421,6 +545,53 @@ def test_a_second_stage_starts_from_the_first(finished: Path, digits: Path, tmp_
     assert not torch.equal(second["heads.digit.weight"], first["heads.digit.weight"])
     with pytest.raises(TrainingError, match="of another net"):
         trainer(digits, tmp_path, f"model.start={best}", "data.image.height=16")
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_a_second_stage_trains_the_head_alone(method: str, finished: Path, digits: Path, tmp_path: Path) -> None:
+    (best, *_) = sorted(finished.glob("best-*.safetensors"))
+    changes = [f"model.start={best}", f"model.second_stage.method={method}", "tasks.digit.weight=1"]
+    made = trainer(digits, tmp_path, *changes)
+    before = weights(made)
+    for _ in range(3):
+        made.step()
+    moved = {name for name, tensor in weights(made).items() if not torch.equal(tensor, before[name])}
+    assert moved == ({"heads.digit.weight", "heads.digit.bias"} if method == "crt" else {"heads.digit.scale"})
+    first = below(read_state(best)[0], "model")
+    kept = ("heads.digit.linear.weight", "heads.digit.weight") if method == "lws" else ("trunk.ip.weight", "trunk.ip.weight")
+    assert torch.equal(before[kept[0]], first[kept[1]])
+
+
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_ has")  # of a feature that is never on, which scikit-learn scales by
+@pytest.mark.parametrize("method", ["tau", "ncm"])
+def test_a_second_stage_without_training_is_fitted(method: str, finished: Path, digits: Path, tmp_path: Path) -> None:
+    """tau against every tau put into the model; ncm against scikit-learn; and the run folder and its bundle are whole."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.neighbors import NearestCentroid
+
+    (best, *_) = sorted(finished.glob("best-*.safetensors"))
+    config = configured(digits, tmp_path, f"model.start={best}", f"model.second_stage.method={method}")
+    first = Trainer(config, load_data(config), CPU)
+    features = {s: features_of(first, Rows(first.data.split(s), config.data.image, first.tasks), "digit") for s in ("train", "val")}
+    assert fit(start(config, CPU, World()), Progress(quiet=True))
+    made = trained(run_folder(config))
+    told = made.predictions("val")
+    known = told.masks["digit"]
+    answers = told.logits["digit"][known].argmax(1)
+    unit = {split: torch.nn.functional.normalize(x).numpy() for split, (x, _) in features.items()}
+    if method == "ncm":
+        theirs = NearestCentroid().fit(unit["train"], features["train"][1].numpy())
+        np.testing.assert_array_equal(answers, theirs.predict(unit["val"]))
+    else:
+        weight = below(read_state(best)[0], "model")["heads.digit.weight"]
+        x, classes = features["val"]
+        found = [balanced_accuracy_score(classes, (x @ (weight / weight.norm(dim=1, keepdim=True) ** tau).T).argmax(1)) for tau in np.arange(41) / 20]
+        assert balanced_accuracy_score(classes, answers) == pytest.approx(max(found))
+        assert max(found) > min(found)
+    assert write_bundle(made, decide(config, told), tmp_path / "bundle")["digit"] < 1e-4
+    assert fit(start(config, CPU, World(), resume=True), Progress(quiet=True))  # it is done, and says so
+    with pytest.raises(DecantError, match="goes on from the heads"):
+        configured(digits, tmp_path, f"model.second_stage.method={method}")
 
 
 def test_decisions_are_fitted_on_the_validation_list(finished: Path) -> None:
@@ -456,7 +627,8 @@ def test_a_report_says_what_scikit_learn_says(finished: Path, tmp_path: Path) ->
     assert "By block" in text
 
 
-def test_two_processes_are_one(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [[], [BRANCHES, SUMS]], ids=["plain", "branches and losses on features"])
+def test_two_processes_are_one(changes: list[str], digits: Path, tmp_path: Path) -> None:
     """Weights after some steps with labels spread unevenly, and the figures of an odd number of rows, by gloo."""
     script = tmp_path / "two.py"
     script.write_text(
@@ -468,13 +640,13 @@ def test_two_processes_are_one(digits: Path, tmp_path: Path) -> None:
         "one.model.trunk.get_submodule('drop').p = 0.0\n"
         "for _ in range(4): one.step()\n"
         "logits = one.evaluate(one.val).logits['digit']\n"
-        "world.main and torch.save({**one.model.state_dict(), 'logits': torch.from_numpy(logits)}, sys.argv[2]); leave()\n"
+        "world.main and torch.save({**one.model.state_dict(), **one.metric.state_dict(), 'logits': torch.from_numpy(logits)}, sys.argv[2]); leave()\n"
     )
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000)}
-    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", "data.batch=12"]
+    command = [sys.executable, str(script), str(digits / "small.yaml"), str(tmp_path / "two.pt"), f"output={tmp_path}", *changes, "data.batch=12"]
     running = [subprocess.Popen(command, env=env | {"WORLD_SIZE": "2", "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
-    one = trainer(digits, tmp_path, "data.batch=24")
+    one = trainer(digits, tmp_path, *changes, "data.batch=24")
     one.model.trunk.get_submodule("drop").p = 0.0  # type: ignore[assignment]
     for _ in range(4):
         one.step()

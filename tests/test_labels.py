@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt import DecantError
-from pycls.labels import read_label_file, write_label_file
+from prototxt import DecantError, LabelError
+from pycls.classify.inspection import inspect, text
+from pycls.labels import joined, read_label_file, write_label_file
 from pycls.readers import READERS, read_labels
 
 HEADER = "#path\tgender:class[male,female]\that:binary\tage:age[0..100+]\torganelle:multi[3]\tcamera:group"
@@ -156,6 +157,24 @@ REFUSED: dict[str, tuple[str, list[str], dict[str, Any], str]] = {
     "no such format": ("coco", ["x"], {}, "no reader is called 'coco'"),
     "no such option": ("caffe", ["a.jpg 1"], {"mising": []}, "did you mean 'missing'?"),
 }
+
+
+def test_a_minus_one_comes_with_the_counts_of_its_column(tmp_path: Path) -> None:
+    """Undeclared, in the error beside the lines; declared, in the table, also of several lists; a column without one is left alone."""
+    path = written(tmp_path, "#path\thair:class[type-1,b]\teyes:multi[2]", "a.jpg\ttype-1\t-1 1", "b.jpg\tb\tNA 1", "c.jpg\tb\t1 -1", "d.jpg\tb\t1 1")
+    with pytest.raises(LabelError) as caught:
+        read_label_file(path)
+    *lines, last = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:2", f"{path}:4"]
+    assert last == "task 'eyes' has -1 x 2, 1 x 5, NA x 1"
+    table = read_label_file(path, missing=["-1"])
+    assert table.raw == {"eyes": {"-1": 2, "1": 5, "NA": 1}}
+    assert joined({"a": table, "b": table}).raw == {"eyes": {"-1": 4, "1": 10, "NA": 2}}
+    made = inspect({"train": table}, images=False)
+    assert "    the file has -1 x 2, 1 x 5, NA x 1\n" in text(made)
+    with pytest.raises(LabelError, match="not 'c'") as other:
+        read_label_file(written(tmp_path, *path.read_text().replace("\tb\tNA", "\tc\tNA").splitlines()), missing=["-1"])
+    assert " x " not in str(other.value)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -11,11 +11,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import torchvision
 from conftest import ROOT
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from prototxt import LabelError
 from pycls.classify.bundle import read_bundle
+from pycls.classify.config import read_config
+from pycls.classify.model import build_model
+from pycls.classify.tables import load_data
 from pycls.commands import app
 from pycls.labels import read_label_file, write_label_file
 from pycls.projects import faces, hpa, iwildcam
@@ -106,6 +111,30 @@ def test_hpa(trained: tuple[str, Path]) -> None:
     assert all(r["Predicted"] and all(0 <= int(k) < 28 for k in r["Predicted"].split()) for r in rows)
     session = onnxruntime.InferenceSession(folder / "bundle/model.onnx")
     assert session.get_inputs()[0].shape[1] == 4
+
+
+def test_hpa_on_a_net_of_three_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run of the recipe with resnet18's weights from a file; of grey images its four channels make what the three make."""
+    monkeypatch.chdir(tmp_path)
+    run("project", "generate", "hpa", "hpa")
+    run("project", "hpa", *PREPARE["hpa"], "-o", "hpa")
+    torch.manual_seed(11)
+    three = torchvision.models.resnet18().eval()
+    save_file(three.state_dict(), "resnet18.safetensors")
+    changes = ["model.net=torchvision:resnet18", "model.weights=resnet18.safetensors", "model.pool=avg", "data.workers=0", "data.batch=6"]
+    changes += ["data.image.height=40", "data.image.width=40"]
+    said = run("train", ROOT / "recipes/hpa.yaml", *changes, "--dry-run")
+    assert said.startswith("images 6 x 4 x 40 x 40, ")
+    assert "organelle        multilabel   28 outputs, loss focal" in said
+    assert not Path("runs").exists()
+    config = read_config(ROOT / "recipes/hpa.yaml", changes)
+    four = build_model(config, load_data(config).tasks, 4).eval()
+    grey = torch.rand(2, 1, 40, 40)
+    three.fc = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(four.features(grey.expand(-1, 4, -1, -1))["organelle"], three(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+        stem, wanted = four.trunk.get_submodule("conv1").weight, three.conv1.weight
+    torch.testing.assert_close(stem, torch.cat([wanted, wanted.mean(1, keepdim=True)], 1) * 0.75)
 
 
 @pytest.mark.parametrize("trained", ["faces"], indirect=True)

@@ -2,7 +2,7 @@
 
 bundle/model.onnx           a prepared image batch in, logits of each task out, by its name
        model.safetensors    the same weights, under the names of the PyTorch model
-       bundle.json          tasks, temperatures, thresholds, preprocessing, figures, versions
+       bundle.json          tasks, temperatures, thresholds, preprocessing, views, figures, versions
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from prototxt import FileProblem, LabelError, TrainingError
 from prototxt.files import atomic_path, check_file, read_file, write_file
 
 from ..labels import Column, LabelTable
 from ..tasks import Task
-from .config import ImageConfig, section
+from .config import ImageConfig, TtaConfig, section
 from .decisions import Decision, Decisions, answers
+from .evaluation import viewed
 from .images import Array, channel_constants, load_image
 from .trained import Trained
 
@@ -76,6 +78,7 @@ def _facts(trained: Trained, decisions: Decisions, errors: Mapping[str, float], 
         "tasks": [task.to_dict() for task in trained.tasks],
         "decisions": {name: decision.to_dict() for name, decision in decisions.items()},
         "image": asdict(trained.config.data.image),
+        "tta": asdict(trained.config.tta),
         "planes": trained.facts["planes"],
         "input": trained.model.input,
         "figures": figures,
@@ -92,16 +95,21 @@ class Bundle:
     tasks: tuple[Task, ...]
     decisions: Decisions
     image: ImageConfig
+    tta: TtaConfig
     planes: tuple[str, ...]
     facts: Mapping[str, Any]
     session: Any
 
     def logits(self, images: Array) -> dict[str, Array]:
-        """Bytes [N, C, H, W] -> logits by task."""
+        """Bytes [N, C, H, W] -> logits by task, of the views of the bundle joined."""
         factor, shift = channel_constants(self.image, images.shape[1])
         prepared = images.astype(np.float32) * factor[:, None, None] + shift[:, None, None]
+        return {name: values.numpy() for name, values in viewed(self._run, torch.from_numpy(prepared), self.tta, self.tasks).items()}
+
+    def _run(self, images: Tensor) -> dict[str, Tensor]:
         names = [task.name for task in self.tasks]
-        return dict(zip(names, self.session.run(names, {self.facts["input"]: prepared}), strict=True))
+        made = self.session.run(names, {self.facts["input"]: images.contiguous().numpy()})
+        return dict(zip(names, map(torch.from_numpy, made), strict=True))
 
     def predict(self, files: Sequence[str], *, batch: int = 64, on_error: str = "stop") -> Answers:
         """The answers for images; with planes a file is the stem of one. LabelError for an image that does not decode, unless `skip`."""
@@ -204,13 +212,14 @@ def read_bundle(folder: str | Path, *, cuda: bool = False) -> Bundle:
         tasks = tuple(Task.from_dict(values) for values in facts["tasks"])
         decisions = {name: Decision.from_dict(values) for name, values in facts["decisions"].items()}
         image = section(ImageConfig, facts["image"], str(folder / FACTS))
+        tta = section(TtaConfig, facts.get("tta", {}), str(folder / FACTS))
         providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(os.fspath(check_file(folder / ONNX)), options, providers=providers)
     except (KeyError, TypeError, AttributeError) as exc:
         raise TrainingError(f"{folder / FACTS}: lacks something that a bundle has: {exc}") from exc
     except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as exc:
         raise TrainingError(f"{folder / ONNX}: ONNX Runtime cannot load it: {str(exc).splitlines()[0]}") from exc
-    return Bundle(folder, tasks, decisions, image, tuple(facts["planes"]), facts, session)
+    return Bundle(folder, tasks, decisions, image, tta, tuple(facts["planes"]), facts, session)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -238,3 +247,9 @@ def bundled_decisions(folder: Path) -> Decisions:
 def with_abstain(bundle: Bundle, abstain: float) -> Bundle:
     """The bundle with another point to abstain at, for all tasks."""
     return replace(bundle, decisions={name: replace(decision, abstain=abstain) for name, decision in bundle.decisions.items()})
+
+
+def with_views(bundle: Bundle, views: str) -> Bundle:
+    """The bundle with other views to join, by commas (`flip,rotate`), or with `none`. ConfigError for one that there is not."""
+    chosen = [] if views == "none" else [word.strip() for word in views.split(",")]
+    return replace(bundle, tta=section(TtaConfig, {"views": chosen, "join": bundle.tta.join}, "--views"))

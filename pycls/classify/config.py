@@ -73,12 +73,48 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """Which rows an epoch draws, and how often; `task` is the one whose classes are balanced. Options are the sampler's own."""
+
+    name: str = "instance"
+    task: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BranchConfig:
+    """Tasks that share more than the trunk (`pycls.heads.Branch`).
+
+    With a `sampler` they learn from batches of their own, and from those alone.
+    """
+
+    tasks: tuple[str, ...]
+    at: str = ""
+    pool: Literal["avg", "max", "avgmax", "flatten"] = "avg"
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    cosine: bool = False
+    lr_mult: float = 1.0
+    detach: bool = False
+    sampler: SamplerConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStageConfig:
+    """What becomes of the head of a multiclass task (by default the first) after a first run, whose trunk stays: `pycls.classify.second_stage`."""
+
+    method: Literal["", "crt", "lws", "tau", "ncm"] = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The trunk: a prototxt (with weights) cut at a blob, or `torchvision:resnet18`; heads are attached behind it.
+    """The trunk: a prototxt (with weights) cut at a blob, or `torchvision:resnet18`; heads are attached behind it, or behind `branches`.
 
     `backbone_lr` multiplies the rate of the trunk; for the first `frozen_epochs` it does not learn at all. `pool` and `dropout` stand
-    before a head, which may start at the prior of its labels. `start` is a best-<epoch>.safetensors of another run to go on from; without
-    `start_heads` its trunk alone, so that with `frozen_epochs` and a balanced sampler the second stage of cRT is a config.
+    before the head of a task that no branch names. A head may start at the prior of its labels. `start` is a
+    best-<epoch>.safetensors of another run to go on from; without `start_heads` its trunk alone. `second_stage` says what the head of a task
+    becomes then.
     """
 
     net: str = ""
@@ -88,9 +124,60 @@ class ModelConfig:
     dropout: float = 0.0
     backbone_lr: float = 1.0
     frozen_epochs: int = 0
+    branches: tuple[BranchConfig, ...] = ()
     start_at_prior: bool = False
     start: str = ""
     start_heads: bool = True
+    second_stage: SecondStageConfig = field(default_factory=SecondStageConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class CenterConfig:
+    """Center loss: `weight` is the paper's lambda, `alpha` how far the centers follow."""
+
+    weight: float = 0.003
+    alpha: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TripletConfig:
+    """Triplet loss over the triplets of a batch that a miner picks."""
+
+    weight: float = 1.0
+    margin: float = 0.2
+    miner: Literal["all", "hard", "semihard"] = "hard"
+    squared: bool = False
+    swap: bool = False
+    reduction: Literal["mean", "violating", "sum"] = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveConfig:
+    """Contrastive loss, Caffe's, over all pairs of a batch."""
+
+    weight: float = 1.0
+    margin: float = 1.0
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarginConfig:
+    """ArcFace or CosFace; without a margin the paper's. Its class vectors are learned beside the head, and do not ship."""
+
+    weight: float = 1.0
+    margin: float | None = None
+    scale: float = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricConfig:
+    """Losses on the features that a task's head reads, each if it is there. They are added to the task's loss, before the task's weight."""
+
+    center: CenterConfig | None = None
+    triplet: TripletConfig | None = None
+    contrastive: ContrastiveConfig | None = None
+    arcface: MarginConfig | None = None
+    cosface: MarginConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +197,7 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)
     class_weights: str = ""
     label_smoothing: float = 0.0
+    metric: MetricConfig = field(default_factory=MetricConfig)
     threshold: Literal["f1", "rate", "fixed"] = "f1"
     abstain: float = 0.0
 
@@ -141,15 +229,6 @@ class AugmentConfig:
     strength: float = 1.0
     mixup: float = 0.0
     cutmix: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerConfig:
-    """Which rows an epoch draws, and how often; `task` is the one whose classes are balanced. Options are the sampler's own."""
-
-    name: str = "instance"
-    task: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +491,8 @@ def _scalar(hint: Any, value: Any, key: str, places: _Places) -> Any:
 
 def _check(config: Config, file: str) -> None:
     """What the types do not say."""
-    data, train, image = config.data, config.train, config.data.image
+    data, train, image, stage = config.data, config.train, config.data.image, config.model.second_stage.method
+    metric = any(task.metric != MetricConfig() for task in config.tasks.values())
     lists = [source for source in (data.train, *data.sources, data.val, data.test) if source is not None]
     wrong = [
         (bool(data.train) == bool(data.sources), "data has `train`, one list, or `sources`, several; exactly one of the two"),
@@ -424,11 +504,25 @@ def _check(config: Config, file: str) -> None:
         (data.mixing == "shares" and not all(s.share > 0 for s in data.sources), "data.mixing: shares needs a share above 0 at each source"),
         (len({s.name or s.labels for s in data.sources}) < len(data.sources), "two of data.sources have one name"),
         (any(not s.labels for s in lists), "a list without `labels`"),
-        (train.task_weighting != "fixed" and train.accumulate > 1, "train.task_weighting weighs whole steps: it needs train.accumulate 1"),
+        (any(not branch.tasks for branch in config.model.branches), "a branch of model.branches without tasks"),
+        (
+            train.task_weighting != "fixed" and (train.accumulate > 1 or any(branch.sampler for branch in config.model.branches)),
+            "train.task_weighting weighs whole steps: it needs train.accumulate 1, and no branch with a sampler of its own",
+        ),
         (
             train.task_weighting != "fixed" and train.amp == "fp16",
             "train.task_weighting needs amp off or bf16: fp16 scales the losses",
         ),
+        (
+            stage and not (config.model.start and config.model.start_heads and not config.model.start_at_prior),
+            "model.second_stage goes on from the heads of a first run: model.start names its best-<epoch>.safetensors; and no start_at_prior",
+        ),
+        (stage in ("tau", "ncm") and train.ema.decay > 0, "model.second_stage: tau and ncm train nothing, so train.ema has nothing to average"),
+        (
+            metric and (config.augment.mixup > 0 or config.augment.cutmix > 0),
+            "tasks have losses on features (metric), which need one class a row: they do not go with augment.mixup and cutmix",
+        ),
+        (metric and train.task_weighting in ("gradnorm", "pcgrad"), "train.task_weighting gradnorm and pcgrad know no losses on features (metric)"),
         (config.augment.mixup > 0 and config.augment.cutmix > 0, "augment has mixup and cutmix; choose one"),
     ]
     for is_wrong, what in wrong:

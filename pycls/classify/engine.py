@@ -1,7 +1,9 @@
 """The loop: steps of several batches that count as one, on one device or many, evaluated, checkpointed, stopped and gone on with exactly.
 
 A step's loss of a task is divided by the labels of the whole step, over its batches and over all processes, so that neither
-`accumulate` nor the number of processes changes a gradient. A run that is killed goes on from its last checkpoint as if it had not been.
+`accumulate` nor the number of processes changes a gradient. A branch with a sampler of its own has its batches beside the main ones in
+every step; they are batches of the step that have no label of the other tasks. A run that is killed goes on from its last checkpoint
+as if it had not been.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +28,12 @@ from ..heads import MultiTaskModel
 from ..labels import class_counts, suggest
 from ..losses.multi_task import Part, all_reduced, label_divisors, multi_task_loss
 from ..schedules import SCHEDULES, Plateau, scheduled
+from ..tasks import Task
 from .config import Config
-from .drawing import drawing
+from .drawing import drawing, streams
 from .evaluation import Predictions, autocast, predict
 from .feed import Batch, Rows, batch_count, batches, to_device, training_plan, training_rows
+from .metric import MetricLosses, WithFeatures
 from .model import Ema, Prepare, build_model, build_optimizer
 from .state import below, optimizer_tensors, random_facts, random_tensors, read_state, restore_optimizer, restore_random, write_state
 from .tables import Data
@@ -66,15 +70,17 @@ class Trainer:
         self.model = self._model()
         self.prepare = Prepare(config, self.rows.channels).to(device)
         self.balancer = make_balancer(config.train.task_weighting, self.tasks).to(device)
-        self.optimizer = build_optimizer(config, self.model, self.balancer)
+        self.metric = MetricLosses(config.tasks, self.model, self.world).to(device)
+        self.optimizer = build_optimizer(config, self.model, self.balancer, self.metric)
         self.ema = Ema.of(config.train.ema, self.model) if config.train.ema.decay else None
         self.mix = mixing(config.augment)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.amp == "fp16")
         self.at = Position()
         self.draw = drawing(config, data)
+        self.streams = streams(config, data, self.draw)
         self.plateau = Plateau(config.train.schedule.gamma, config.train.schedule.patience, config.train.schedule.min_delta, self.rising)
         self.meter = Meter(self)
-        self._batches: Iterator[Batch] | None = None
+        self._batches: list[Iterator[Batch]] = []
         self._net: nn.Module | None = None
         self._frozen: str | None = None
         if self.world.rank:  # all begin with the same weights, and then draw their own
@@ -128,68 +134,77 @@ class Trainer:
     # One update ---------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """One update, of up to `accumulate` batches; the epoch's last may have fewer."""
+        """One update, of up to `accumulate` batches of each stream; the epoch's last may have fewer."""
         count = min(self.config.train.accumulate, self.batches_per_epoch - self.at.batch)
-        taken = [self._next() for _ in range(count)]
-        mixtures = [self.mix(batch.images.shape) if self.mix and len(batch) > 1 else None for batch in taken]
-        alone = count == 1 and mixtures[0] is None and self.world.size == 1  # the batch is the step, and counts for itself
-        divisors = None if alone else self._divisors(taken, mixtures)
+        taken = [self._next(number) for _ in range(count) for number in range(len(self.streams))]
+        alone = len(taken) == 1 and taken[0].mixture is None and self.world.size == 1  # the batch is the step, and counts for itself
+        divisors = None if alone else self._divisors(taken)
+        self.metric.begin([(one.batch, one.tasks) for one in taken], self.device)
         net, rate = self.net, self.lr
         self.optimizer.zero_grad(set_to_none=True)
-        for i, (batch, mixture) in enumerate(zip(taken, mixtures, strict=True)):
-            with net.no_sync() if i < count - 1 and hasattr(net, "no_sync") else nullcontext():  # type: ignore[operator]
-                parts = self._parts(net, to_device(batch, self.device), mixture, divisors)
+        for i, one in enumerate(taken):
+            with net.no_sync() if i < len(taken) - 1 and hasattr(net, "no_sync") else nullcontext():  # type: ignore[operator]
+                parts = self._parts(net, one, divisors)
                 whole = divisors or {name: part.divisor for name, part in parts.items()}
                 self._backward({name: part._replace(divisor=whole[name]) for name, part in parts.items()})
         self.meter.check(self.at.iteration)
+        self.world.mean_([p.grad for p in self.metric.parameters() if p.grad is not None])  # DDP knows the model alone
         self._clip()
         self.model.drop_empty_gradients({t.name: whole[t.name] for t in self.tasks if t.normalization != "none"})
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_mult"]
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.metric.update(taken=self.scaler.get_scale() >= scale)  # it falls exactly when the step met an inf and was left out
         if self.ema:
             self.ema.update(self.model)
         self.at.iteration += 1
         self.at.batch += count
 
-    def _next(self) -> Batch:
-        if self._batches is None:
-            plan = training_plan(self.draw, self.config.data.batch, self.world, self.at.epoch, self.at.batch)
-            self._batches = batches(self.rows, plan, self.config.data.workers, pin=self.device.type == "cuda")
+    def _next(self, number: int) -> Taken:
+        """The next batch of a stream."""
+        if not self._batches:
+            c = self.config.data
+            plans = [training_plan(stream.draw, c.batch, self.world, self.at.epoch, self.at.batch) for stream in self.streams]
+            self._batches = [batches(self.rows, plan, c.workers, pin=self.device.type == "cuda") for plan in plans]
         start = time.perf_counter()
-        batch = next(self._batches)
+        batch = next(self._batches[number])
         self.meter.waited += time.perf_counter() - start
         self.meter.skip(batch)
         if not len(batch):
             raise LabelError(f"none of the {len(batch.broken)} images of a batch decodes; the first: {batch.broken[0]}")
-        return batch
+        return Taken(batch, self.mix(batch.images.shape) if self.mix and len(batch) > 1 else None, self.streams[number].tasks)
 
-    def _divisors(self, taken: list[Batch], mixtures: list[Mixture | None]) -> dict[str, Tensor]:
+    def _divisors(self, taken: list[Taken]) -> dict[str, Tensor]:
         """What each task's loss is divided by: the labels of all batches of the step, of all processes, mixed ones by their shares."""
         total: dict[str, Tensor] = {}
-        for batch, mixture in zip(taken, mixtures, strict=True):
+        for batch, mixture, tasks in taken:
             for share, targets, masks in _shares(batch, mixture):
-                for name, count in label_divisors(targets, masks, self.tasks).items():
+                for name, count in label_divisors(targets, masks, tasks).items():
                     total[name] = total[name] + share * count if name in total else share * count
         return all_reduced({name: count.to(self.device) for name, count in total.items()}) if self.world.size > 1 else total
 
-    def _parts(self, net: nn.Module, batch: Batch, mixture: Mixture | None, divisors: Mapping[str, Tensor] | None) -> dict[str, Part]:
-        """The batch's part of each task's loss of the step."""
+    def _parts(self, net: nn.Module, taken: Taken, divisors: Mapping[str, Tensor] | None) -> dict[str, Part]:
+        """The batch's part of each task's loss of the step; nothing of a task that learns from another stream."""
+        batch, mixture = to_device(taken.batch, self.device), taken.mixture
         images = self.prepare(batch.images)
         if mixture is not None:
             images = mixture.images(images)
         if self.config.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.config, self.device):
-            outputs = net(images)
-        made: dict[str, Part] = {}
+            outputs, features = net(images) if self.metric else (net(images), {})
+        made = {task.name: _nothing(outputs[task.name]) for task in self.tasks if task not in taken.tasks}
         for share, targets, masks in _shares(batch, mixture):
-            _, parts = multi_task_loss(outputs, targets, masks, self.tasks, divisors=divisors, scale=float(self.world.size))
+            _, parts = multi_task_loss(outputs, targets, masks, taken.tasks, divisors=divisors, scale=float(self.world.size))
             for name, part in parts.items():
                 shared = Part(*(share * value for value in part)) if share != 1 else part
                 made[name] = Part(*(a + b for a, b in zip(made[name], shared, strict=True))) if name in made else shared
+        made = {task.name: made[task.name] for task in self.tasks}
         self.meter.add(made)
+        for name, loss in self.metric(features, batch, taken.tasks).items():
+            made[name] = made[name]._replace(loss=made[name].loss + loss)
         return made
 
     def _backward(self, parts: Mapping[str, Part]) -> None:
@@ -209,11 +224,12 @@ class Trainer:
     @property
     def net(self) -> nn.Module:
         """The model as it trains: frozen as the epoch says, compiled, shared by all processes; made anew where the freezing changes."""
-        frozen = "" if self.at.epoch < self.config.model.frozen_epochs else None
+        frozen = "" if self.at.epoch < self.config.model.frozen_epochs or self.config.model.second_stage.method else None
         if self._net is None or frozen != self._frozen:
             self._frozen = frozen
             self.model.freeze(frozen)
-            net: Any = torch.compile(self.model) if self.config.train.compile else self.model
+            net: Any = WithFeatures(self.model) if self.metric else self.model
+            net = torch.compile(net) if self.config.train.compile else net
             if self.world.size > 1 and self.config.train.task_weighting not in GRADIENTS:
                 from torch.nn.parallel import DistributedDataParallel
 
@@ -245,6 +261,7 @@ class Trainer:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
             tensors |= {f"random.{name}": tensor for name, tensor in generators.items()}
             tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.state_dict().items()}
+            tensors |= {f"metric.{name}": tensor for name, tensor in self.metric.state_dict().items()}
             tensors |= {f"ema.{name}": tensor for name, tensor in (self.ema.mean if self.ema else {}).items()}
             facts = {
                 "position": asdict(self.at),
@@ -277,6 +294,7 @@ class Trainer:
         try:
             self.model.load_state_dict(below(tensors, "model"))
             self.balancer.load_state_dict(below(tensors, "balance"))
+            self.metric.load_state_dict(below(tensors, "metric"))
             restore_optimizer(self.optimizer, below(tensors, "optimizer"))
             if self.ema:
                 self.ema.mean = {name: t.to(self.device) for name, t in below(tensors, "ema").items()}
@@ -289,12 +307,20 @@ class Trainer:
             restore_random({name: states[self.world.rank] for name, states in below(tensors, "random").items()}, facts["random"])
         except (RuntimeError, KeyError, TypeError, ValueError) as exc:
             raise TrainingError(f"{path}: is not of this config: {str(exc).splitlines()[0][:200]}") from exc
-        self._batches = None
+        self._batches = []
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that ship: the model's, or their mean, by name."""
         state = dict(self.model.state_dict())
         return state | (self.ema.mean if self.ema else {})
+
+
+class Taken(NamedTuple):
+    """A batch of a step, how its images are mixed, and the tasks that learn from it."""
+
+    batch: Batch
+    mixture: Mixture | None
+    tasks: tuple[Task, ...]
 
 
 class Meter:
@@ -353,6 +379,7 @@ class Meter:
         facts = {
             "loss": sum(t.weight * losses[t.name] for t in self.trainer.tasks),
             "losses": losses,
+            "metric": self.trainer.metric.read(),
             "weights": self.trainer.balancer.weights(),
             "labels": labels,
             "images_per_second": self.images * self.trainer.world.size / seconds,
@@ -368,6 +395,12 @@ def _shares(batch: Batch, mixture: Mixture | None) -> list[tuple[float, dict[str
         return [(1.0, batch.targets, batch.masks)]
     other = ({n: t[mixture.other] for n, t in labels.items()} for labels in (batch.targets, batch.masks))
     return [(mixture.share, batch.targets, batch.masks), (1 - mixture.share, *other)]  # type: ignore[list-item]
+
+
+def _nothing(output: Tensor) -> Part:
+    """The part of a task without labels, connected to the graph, so that every process has a gradient of every head."""
+    zero = output.float().masked_fill(torch.ones_like(output, dtype=torch.bool), 0).sum()
+    return Part(zero, zero.detach(), zero)
 
 
 def _determine(config: Config) -> None:

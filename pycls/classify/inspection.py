@@ -20,7 +20,7 @@ from prototxt import DataError, FileProblem
 from prototxt.data.images import LIMIT, decode
 from prototxt.files import read_file
 
-from ..labels import Column, LabelTable, class_counts
+from ..labels import Column, LabelTable, class_counts, histogram
 from .images import Array
 
 SHOWN = 10  # places that a finding lists
@@ -88,6 +88,8 @@ def _task(made: Inspection, split: str, table: LabelTable, column: Column) -> di
         "missing_share": float(1 - present.mean()),
         "counts": {name: int(n) for name, n in zip(names, counts, strict=True)},
     }
+    if column.name in table.raw:
+        facts["raw"] = dict(table.raw[column.name])
     if not present.any():
         made.findings.append(f"{split}: every row is NA for task {column.name!r}")
         return facts
@@ -276,10 +278,11 @@ def text(made: Inspection) -> str:
 
 def _task_lines(task: str, facts: Mapping[str, Any]) -> list[str]:
     imbalance = facts.get("imbalance")
+    raw = [f"    the file has {histogram(facts['raw'])}"] if "raw" in facts else []
     head = f"  {task:<16} {facts['kind']:<10} {facts['labels']:>8,} labels, {facts['missing_share']:6.1%} NA"
     if facts["kind"] == "age":
         span = facts.get("range")
-        return [head + (f", from {span[0]:g} to {span[1]:g}, mean {facts['mean']:.1f}" if span else "")]
+        return [head + (f", from {span[0]:g} to {span[1]:g}, mean {facts['mean']:.1f}" if span else ""), *raw]
     head += f", imbalance {imbalance:.3g} : 1" if imbalance else ""
     counts = facts["counts"]
     largest = max(counts.values(), default=0) or 1
@@ -288,7 +291,7 @@ def _task_lines(task: str, facts: Mapping[str, Any]) -> list[str]:
         rows.append(f"    and {len(counts) - 40} more classes")
     if "together" in facts:
         rows.append(f"    {facts['labels_per_row']:.2f} labels a row, {facts['rows_without_label']} rows without one; together: {_pairs(facts)}")
-    return [head, *rows]
+    return [head, *raw, *rows]
 
 
 def _pairs(facts: Mapping[str, Any]) -> str:

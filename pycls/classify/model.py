@@ -14,11 +14,13 @@ from converters.graph import Value
 from prototxt import ConfigError, NetError, TrainingError, WeightsError
 from prototxt.files import check_file
 
+from .. import decoupling
 from ..balancing import Fixed
 from ..heads import Branch, MultiTaskModel, attach_heads
 from ..tasks import Task
-from .config import Config, EmaConfig
+from .config import Config, EmaConfig, SecondStageConfig
 from .images import channel_constants
+from .metric import MetricLosses
 from .state import below, read_state
 
 VISION = "torchvision:"
@@ -32,11 +34,42 @@ def build_model(config: Config, tasks: Iterable[Task], channels: int) -> MultiTa
         net, default = _vision(config, channels), "avgpool"
     else:
         net, default = _caffe(config, shape)
-    branches = [Branch((task.name,), pool=config.model.pool, dropout=config.model.dropout) for task in tasks]
-    model = attach_heads(net, config.model.at or default, tasks, branches=branches, input_shape=shape)
+    model = attach_heads(net, config.model.at or default, tasks, branches=_branches(config, tasks), input_shape=shape)
     if config.model.start:
         _begin(model, config.find(config.model.start), heads=config.model.start_heads)
+    if config.model.second_stage.method:
+        staged(model, config.model.second_stage)
     return model
+
+
+def _branches(config: Config, tasks: tuple[Task, ...]) -> list[Branch]:
+    """The branches of the config, and one for each task that they do not name."""
+    listed = [
+        Branch(b.tasks, b.at, pool=b.pool, hidden=b.hidden, dropout=b.dropout, cosine=b.cosine, lr_mult=b.lr_mult, detach=b.detach)
+        for b in config.model.branches
+    ]
+    named = {name for branch in listed for name in branch.tasks}
+    return listed + [Branch((task.name,), pool=config.model.pool, dropout=config.model.dropout) for task in tasks if task.name not in named]
+
+
+def staged(model: MultiTaskModel, stage: SecondStageConfig) -> None:
+    """Put the parts of a second stage in place; what is fitted to data comes later (`second_stage.fit_head`)."""
+    name = stage_task(stage, model.tasks)
+    if stage.method == "crt":
+        decoupling.retrain(model, name)
+    elif stage.method == "lws":
+        decoupling.scale_only(model, name)
+    elif stage.method == "ncm":
+        head = decoupling.linear_head(model, name)
+        decoupling.nearest_means(model, name, torch.zeros(0, head.in_features), torch.zeros(0, dtype=torch.int64))
+
+
+def stage_task(stage: SecondStageConfig, tasks: tuple[Task, ...]) -> str:
+    """The task that it works on: the one it names, or the first that is multiclass. ConfigError if there is none."""
+    found = [stage.task] if stage.task else [task.name for task in tasks if task.kind == "multiclass"]
+    if not found:
+        raise ConfigError(f"model.second_stage.method {stage.method} works on a multiclass task, and there is none")
+    return found[0]
 
 
 def _begin(model: MultiTaskModel, path: Path, *, heads: bool) -> None:
@@ -131,11 +164,12 @@ class Prepare(nn.Module):
         return images.float() * self.factor + self.shift
 
 
-def build_optimizer(config: Config, model: MultiTaskModel, balancer: Fixed) -> torch.optim.Optimizer:
-    """The update rule over the model's groups; each keeps its multiplier in `lr_mult`."""
+def build_optimizer(config: Config, model: MultiTaskModel, balancer: Fixed, metric: MetricLosses) -> torch.optim.Optimizer:
+    """The update rule over the groups of all that learns; each keeps its multiplier in `lr_mult`."""
     o = config.train.optimizer
     groups = model.parameter_groups(o.lr, o.weight_decay, trunk_lr_mult=config.model.backbone_lr, decay_biases=o.decay_all)
     groups += [group | {"lr_mult": 1.0} for group in balancer.parameter_groups(o.lr)]
+    groups += metric.parameter_groups(o.lr, o.weight_decay)
     if o.name == "sgd":
         return torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, fused=True)
     rule = torch.optim.Adam if o.name == "adam" else torch.optim.AdamW

@@ -25,6 +25,7 @@ from ..trainer import stoppable
 from .config import Config, write_config
 from .decisions import MAIN, figures, monitored
 from .engine import Trainer
+from .second_stage import UNTRAINED, fit_head
 from .state import optimizer_tensors, write_state
 from .tables import load_data, train_counts
 
@@ -62,10 +63,13 @@ def fit(trainer: Trainer, progress: Progress) -> bool:
     main = trainer.world.main
     log = RunLog(folder / "log.jsonl" if main else None, folder / "tensorboard" if main and config.train.tensorboard else None)
     run = _Run(trainer, folder, progress, log)
-    total = config.train.epochs * trainer.steps_per_epoch
+    total = 0 if config.model.second_stage.method in UNTRAINED else config.train.epochs * trainer.steps_per_epoch
     try:
         with stoppable() as stop, progress.bar(total, trainer.at.iteration, config.name):
             run.begin(total)
+            if config.model.second_stage.method in UNTRAINED:
+                run.fitted()
+                return True
             done = run.ended()
             while trainer.at.epoch < config.train.epochs and not done:
                 if not run.epoch(stop):
@@ -119,6 +123,16 @@ class _Run:
         self._evaluate()
         t.save(self.folder / LAST)
         return True
+
+    def fitted(self) -> None:
+        """A second stage that is fitted instead of trained, unless it was."""
+        t = self.trainer
+        if not t.at.epoch:
+            self.progress.say(fit_head(t))
+            t.at.epoch = 1
+            self._evaluate()
+            t.save(self.folder / LAST)
+        self.log.write("stop", t.at.iteration, done=True)
 
     def ended(self) -> bool:
         """Whether nothing has become better for as long as the config waits."""
@@ -230,6 +244,8 @@ def finish(folder: Path, device: torch.device) -> Finished:
 def dry(config: Config, device: torch.device) -> list[str]:
     """One batch through everything, and what there is to say of it; nothing is written."""
     trainer = Trainer(config, load_data(config), device)
+    if config.model.second_stage.method in UNTRAINED:
+        return [fit_head(trainer), *_validated(trainer)]
     kept = 0
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -252,7 +268,12 @@ def dry(config: Config, device: torch.device) -> list[str]:
         f"memory: weights {weights / 2**20:.1f} MiB x {copies} with gradients{' and their mean' if trainer.ema else ''}, "
         f"optimizer {state / 2**20:.1f} MiB, kept for backward {kept / 2**20:.1f} MiB"
     )
-    if trainer.val is not None:
-        made = figures(trainer.evaluate(trainer.val))
-        lines.append(f"validation of {len(trainer.val)} rows: loss {made['loss']:.4f}, score {_short(made['score'])}")
-    return lines
+    return lines + _validated(trainer)
+
+
+def _validated(trainer: Trainer) -> list[str]:
+    """The validation list's figures in a line, if there is one."""
+    if trainer.val is None:
+        return []
+    made = figures(trainer.evaluate(trainer.val))
+    return [f"validation of {len(trainer.val)} rows: loss {made['loss']:.4f}, score {_short(made['score'])}"]

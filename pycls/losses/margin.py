@@ -30,15 +30,15 @@ class MarginSoftmax(nn.Module):
         """[N, D] -> scaled cosines [N, C] without a margin: what inference takes."""
         return self.scale * self._cosines(features)
 
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Features [N, D] and classes [N] -> mean loss over the rows whose class is known (0 or above), 0-d."""
+    def forward(self, features: Tensor, classes: Tensor, divisor: Tensor | None = None) -> Tensor:
+        """Features [N, D] and classes [N] -> the loss over `divisor`, 0-d; by default over the rows whose class is known (0 or above)."""
         cosine = self._cosines(features)
         rows = classes.clamp(min=0).long()[:, None]
         target = cosine.gather(1, rows)
         logits = self.scale * cosine.scatter(1, rows, MARGINS[self.kind](target, self.margin))
         each = F.cross_entropy(logits, rows.squeeze(1), reduction="none")
         known = classes >= 0
-        return torch.where(known, each, 0).sum() / known.sum().clamp(min=1)
+        return torch.where(known, each, 0).sum() / (known.sum().clamp(min=1) if divisor is None else divisor)
 
     def _cosines(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):

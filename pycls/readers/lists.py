@@ -6,6 +6,7 @@ One number is a class, several are K labels, or K classes of K tasks where the c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from prototxt import LabelError
@@ -96,4 +97,4 @@ def _classes(path: str | Path, rows: Sequence[Row], tasks: Sequence[str], classe
         columns.append(Column(task, "multiclass", numbered(len(classes) or count)))
     table = make_table(path, rows, columns, words)
     named = [Column(c.name, c.kind, tuple(classes)) if classes else c for c in columns]
-    return LabelTable(table.file, table.paths, tuple(named), table.values, table.present, table.notes, table.planes, table.places)
+    return replace(table, columns=tuple(named))
