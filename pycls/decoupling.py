@@ -51,14 +51,14 @@ class MeansHead(nn.Module):
 def retrain(model: MultiTaskModel, name: str) -> None:
     """Freeze the trunk, its BatchNorm in eval mode, and start the head of a task anew; train it with a class-balanced sampler."""
     linear = linear_head(model, name)
-    model.freeze()
+    _only_head(model, name)
     linear.reset_parameters()
 
 
 def scale_only(model: MultiTaskModel, name: str) -> None:
     """Freeze the trunk and the head's weights, and give the head a factor for each class to learn."""
     linear = linear_head(model, name)
-    model.freeze()
+    _only_head(model, name)
     model.heads[model.keys[name]] = ScaledHead(linear)
 
 
@@ -78,6 +78,12 @@ def nearest_means(model: MultiTaskModel, name: str, features: Tensor, classes: T
     sums = torch.zeros(outputs, features.shape[1], dtype=features.dtype, device=features.device).index_add(0, classes, F.normalize(features))
     means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), 1e3)
     model.heads[model.keys[name]] = MeansHead(means)
+
+
+def _only_head(model: MultiTaskModel, name: str) -> None:
+    """Nothing before the head of a task learns: neither the trunk nor the hidden layers of its branch."""
+    model.freeze()
+    model.neck(name).requires_grad_(False)
 
 
 def linear_head(model: MultiTaskModel, name: str) -> nn.Linear:

@@ -145,10 +145,10 @@ class MultiTaskModel(nn.Module):
         one_of(name, self.keys, "the task")
         return next(task for task in self.tasks if task.name == name)
 
-    def width(self, name: str) -> int:
-        """How many features the head of a task reads."""
+    def neck(self, name: str) -> Neck:
+        """What lies before the head of a task."""
         name = self.task(name).name
-        return next(neck.width for branch, neck in zip(self.branches, self.necks, strict=True) if name in branch.tasks)  # type: ignore[return-value]
+        return next(neck for branch, neck in zip(self.branches, self.necks, strict=True) if name in branch.tasks)  # type: ignore[return-value]
 
     def head(self, name: str) -> nn.Module:
         """The head of a task."""

@@ -428,7 +428,7 @@ def test_gradnorm_against_its_definition() -> None:
 
 
 def test_two_stages(generator: torch.Generator) -> None:
-    made = pycls.attach_heads(lenet(), at="ip1", tasks=TASKS[:1])
+    made = pycls.attach_heads(lenet(), at="ip1", tasks=TASKS[:1], branches=[Branch(("digit",), hidden=(20,))])
     x = torch.rand(30, 1, 28, 28, generator=generator)
     plain = copy.deepcopy(made.head("digit"))
     decoupling.normalize(made, "digit", tau=1.0)

@@ -56,7 +56,7 @@ class MetricLosses(nn.Module):
         self.keys = model.keys
         self.losses = nn.ModuleDict()
         for name, chosen in self.configs.items():
-            classes, width = _classes(model.task(name)), model.width(name)
+            classes, width = _classes(model.task(name)), model.neck(name).width
             for loss, c in chosen.items():
                 if loss == "center":
                     self.losses[f"{self.keys[name]}_{loss}"] = CenterLoss(classes, width, alpha=c.alpha)
