@@ -85,7 +85,7 @@ def against_importer(net: CaffeNet, prototxt: Path, weights: Path | None) -> tup
     if weights is None:
         return None, "not compared with OpenCV 4 reading the prototxt: there are no weights"
     try:
-        report = compare(OpenCVCaffeRunner(prototxt, weights, net.graph), net, blobs=net.graph.outputs, previews=False)
+        report = compare(OpenCVCaffeRunner(prototxt, weights, net.graph), net, blobs=net.graph.outputs)
     except Unavailable as exc:
         return None, f"not compared with OpenCV 4 reading the prototxt: {exc}"
     worst = report.worst

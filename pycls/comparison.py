@@ -36,7 +36,7 @@ def compare_training(a: str | Path, b: str | Path | None, steps: int, weights: s
         raise DecantError("--steps compares two sides: give a second solver, or a recorded trace.npz")
     left, right = (_steps_of(str(side), steps, weights, caffe_python) for side in (a, b))
     tolerance = TOLERANCES["float32"]
-    losses = compare_blob(Facts("loss"), _array(left.losses), _array(right.losses), tolerance)
+    losses = compare_blob(Facts("loss"), _array(left.losses), _array(right.losses), tolerance, preview=True)
     notes = ["the tolerance is that of the recorded traces: 1e-4 of the largest value"]
     if not (left.histories and right.histories):
         notes.append("histories are not compared: one side does not show them behind this step")
@@ -55,7 +55,8 @@ def _pairs(left: Mapping[str, Array], right: Mapping[str, Array]) -> tuple[BlobR
     absent = np.empty(0, np.float32)
     names = dict.fromkeys([*right, *left])
     return tuple(
-        compare_blob(Facts(name, name.rpartition("/")[0]), left.get(name, absent), right.get(name, absent), TOLERANCES["float32"]) for name in names
+        compare_blob(Facts(name, name.rpartition("/")[0]), left.get(name, absent), right.get(name, absent), TOLERANCES["float32"], preview=True)
+        for name in names
     )
 
 

@@ -232,7 +232,7 @@ def test_no_cause_is_named_where_nets_agree() -> None:
             phase = str(z["phase"])
         if phase != "TEST":
             continue
-        report = compare(str(path), str(recording), weights=path.with_suffix(".caffemodel"), previews=False)
+        report = compare(str(path), str(recording), weights=path.with_suffix(".caffemodel"))
         assert report, report.text()
         assert report.divergence is None
         agreed += 1

@@ -44,7 +44,7 @@ def test_statistics_are_those_of_plain_numpy() -> None:
     generator = np.random.default_rng(4)
     b = generator.standard_normal((3, 5, 7, 11)).astype(np.float32)
     a = b + generator.standard_normal(b.shape).astype(np.float32) * 0.01
-    found = compare_blob(Facts("x", "l", "T", output=True), a, b, TOLERANCE)
+    found = compare_blob(Facts("x", "l", "T", output=True), a, b, TOLERANCE, preview=True)
     d = np.abs(a.astype(np.float64) - b)
     assert found.index == np.unravel_index(d.argmax(), d.shape)
     assert found.worst_abs == pytest.approx(d.max(), rel=1e-5)
@@ -110,7 +110,9 @@ def test_runners_agree_on_lenet(text: str) -> None:
     outputs = {blob.name for blob in report.blobs if blob.output}
     assert outputs == {"prob"}
     if text != "exported":
-        assert {"conv1", "ip1@0", "ip1"} <= {blob.name for blob in report.blobs}, "every blob, before and after what is written in place"
+        assert [blob.name for blob in report.blobs] == ["conv1", "pool1", "conv2", "pool2", "ip1", "ip2", "prob"], "every blob"
+        asked = compare(text, f"{LENET}+{WEIGHTS}", blobs=["ip1@0", "ip1"])
+        assert [blob.name for blob in asked.blobs] == ["ip1@0", "ip1"], "and what is written over, where it is asked for"
 
 
 def test_half_precision_is_past_the_tolerance_of_float32() -> None:
@@ -181,7 +183,7 @@ def test_real_caffe_in_another_interpreter(caffe: str, tmp_path: Path) -> None:
     report = run(Comparison(str(net), "caffe", weights=weights, caffe_python=caffe, gradients=True))
     assert report, report and report.text()
     assert report.b.version == "fake 1.0"
-    assert [blob.name for blob in report.blobs] == ["ip@0", "ip"]
+    assert [blob.name for blob in report.blobs] == ["ip"]
     assert [g.name for g in report.gradients] == ["ip/0", "ip/1"]
 
 
@@ -204,9 +206,12 @@ def test_a_module_of_the_users_is_matched_by_order_type_and_shape() -> None:
             mine.copy_(theirs)
     report = compare(port, net)
     assert report, report.text()
-    assert [blob.name for blob in report.blobs] == ["ip@0", "ip"]
+    assert [blob.name for blob in report.blobs] == ["ip"]
     named = compare(port, net, names={"ip@0": "first"})
-    assert [blob.name for blob in named.blobs] == ["ip@0", "ip"]
+    assert [blob.name for blob in named.blobs] == ["ip"]
+    with torch.no_grad():
+        port.first.bias.add_(1)
+    assert [(blob.name, blob.ok) for blob in compare(port, net).blobs] == [("ip@0", False), ("ip", False)], "which layer is it?"
     with pytest.raises(DecantError, match=r"which .* has not"):
         compare(port, net, names={"ip": "second"})
 
@@ -329,7 +334,7 @@ def test_gradients_are_real_caffes() -> None:
         net = path.with_suffix(".prototxt")
         if recorded != set(driven(converters.resolve(net))):
             continue
-        report = compare(str(net), str(path), weights=net.with_suffix(".caffemodel"), gradients=True, previews=False)
+        report = compare(str(net), str(path), weights=net.with_suffix(".caffemodel"), gradients=True)
         assert report, report.text()
         compared += len(report.gradients)
     assert compared > 20
@@ -470,5 +475,5 @@ def test_every_runner_agrees_with_real_caffe_on_public_models(folder: Path) -> N
             context.shapes = {key[6:]: z[key].shape for key in z.files if key.startswith("input/")}
         first = first or dict(context.shapes)
         for name in ("torch", "source", *(("onnxruntime", "opencv") if context.shapes == first else ())):
-            report = compare(f"{name}:{folder}/deploy.prototxt", str(recording), context=context, previews=False)
+            report = compare(f"{name}:{folder}/deploy.prototxt", str(recording), context=context)
             assert report, f"{name}: {report.text()}"

@@ -53,14 +53,15 @@ def compare(
     names: Mapping[str, str] | None = None,
     tolerance: Tolerance | None = None,
     gradients: bool = False,
-    previews: bool = True,
+    previews: bool = False,
     context: Context | None = None,
 ) -> Report:
     """Compare `a` with the reference `b`, blob by blob.
 
     Each is a runner, a CaffeNet, a torch module, or text as on the command line (see sources.py). `inputs` are {blob: array}; without
     them a recorded run's are taken, else seeded ones. `net` (a CaffeNet or a prototxt) explains two sides of which neither is a
-    prototxt. `names` are {blob: A's name of it}: a submodule of a user's module, or a blob. Raises Unavailable where a side cannot run here.
+    prototxt. `names` are {blob: A's name of it}: a submodule of a user's module, or a blob. `previews` adds what a page shows: histograms,
+    values around the worst one, error maps. Raises Unavailable where a side cannot run here.
     """
     context = context or Context()
     context.weights, context.names = weights or context.weights, names or context.names
@@ -200,17 +201,30 @@ def _seeded(a: Runner, b: Runner, net: CaffeNet | None, seed: int) -> tuple[dict
 # The comparison -------------------------------------------------------------------------------------------------------
 
 
-def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = True) -> Report:
-    """Run both, and measure every blob that both can show, or those of `blobs`."""
+def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = False) -> Report:
+    """Run both, and measure every blob that both can show, or those of `blobs`.
+
+    What an in-place layer wrote over is measured for a page, which has a row for each layer, and where its blob differs or is not finite:
+    a framework that need not show it can fuse.
+    """
     tolerance = tolerance or tolerance_for(pair.a.side.precision, pair.b.side.precision)
     layers, facts = described(pair)
     wanted, missing, extra, unmatched = _wanted(pair, blobs, facts)
     results = [*_inputs(pair, tolerance, previews)]
     stopped: list[str] = []
-    found = {
-        name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews)
-        for name, left, right in _together(pair, wanted, stopped)
-    }
+
+    def measured(names: Sequence[str], stopped: list[str]) -> dict[str, BlobResult]:
+        return {
+            name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews)
+            for name, left, right in _together(pair, names, stopped)
+        }
+
+    before = {} if blobs or previews else _written_over(pair, wanted)
+    found = measured([name for name in wanted if name not in before], stopped)
+    doubtful = [name for name, last in before.items() if last not in found or _doubtful(found[last])]
+    if doubtful:  # which of the layers that wrote the blob is it?
+        found |= measured(doubtful, [*stopped])
+    wanted = [name for name in wanted if name not in before or name in doubtful]
     lost = [name for name in wanted if name not in found]
     results += [found[name] for name in wanted if name in found]
     report = Report(
@@ -232,7 +246,7 @@ def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | N
 
         report = replace(report, divergence=first_divergence(pair, report))
     if gradients:
-        report = replace(report, gradients=compare_gradients(pair, tolerance))
+        report = replace(report, gradients=compare_gradients(pair, tolerance, previews))
     return report
 
 
@@ -281,6 +295,19 @@ def _wanted(pair: Pair, blobs: Sequence[str], facts: Mapping[str, Facts]) -> tup
     return both, missing, extra, unmatched
 
 
+def _written_over(pair: Pair, wanted: Sequence[str]) -> dict[str, str]:
+    """{name of a value that a later layer writes over: name of its blob's last value}, for blobs whose last value is `wanted` too."""
+    if pair.graph is None:
+        return {}
+    names, last, shown = pair.graph.value_names, pair.graph.last, set(wanted)
+    behind = {name: names[last[value.blob]] for value, name in names.items()}
+    return {name: behind[name] for name in wanted if behind.get(name, name) != name and behind[name] in shown}
+
+
+def _doubtful(found: BlobResult) -> bool:
+    return not found.ok or bool(found.nan_a + found.nan_b + found.inf_a + found.inf_b)
+
+
 def _together(pair: Pair, wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any, Any]]:
     """(name, A's, B's) as soon as both are there. Each side is asked in turn; what waits for the other is held, and no more."""
     streams = [as_far_as_it_goes(runner, pair.feed, wanted, stopped) for runner in (pair.a, pair.b)]
@@ -327,7 +354,7 @@ def _notes(pair: Pair) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def compare_gradients(pair: Pair, tolerance: Tolerance) -> tuple[BlobResult, ...]:
+def compare_gradients(pair: Pair, tolerance: Tolerance, previews: bool = False) -> tuple[BlobResult, ...]:
     """Parameter gradients of one backward pass, by layer/index. One that a side lacks fails."""
     left, right = pair.a.gradients(pair.feed), pair.b.gradients(pair.feed)
     types = {step.name: step.type for step in pair.graph.steps} if pair.graph else {}
@@ -335,5 +362,5 @@ def compare_gradients(pair: Pair, tolerance: Tolerance) -> tuple[BlobResult, ...
     for name in dict.fromkeys([*right, *left]):
         facts = Facts(name, name.rpartition("/")[0], types.get(name.rpartition("/")[0], ""))
         absent = np.empty(0, np.float32)
-        results.append(compare_blob(facts, left.get(name, absent), right.get(name, absent), tolerance))
+        results.append(compare_blob(facts, left.get(name, absent), right.get(name, absent), tolerance, preview=previews))
     return tuple(results)

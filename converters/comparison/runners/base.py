@@ -81,14 +81,17 @@ class Runner:
 
 
 def as_far_as_it_goes(runner: Runner, feed: Mapping[str, Array], wanted: Sequence[str], stopped: list[str]) -> Iterator[tuple[str, Any]]:
-    """The stream of a runner. A port with one wrong shape often dies some layers behind: then what came before it still tells why."""
+    """The stream of a runner. A port with one wrong shape often dies some layers behind: then what came before it still tells why.
+
+    `stopped` are the passes that have died so; the first of which nothing came raises Unavailable.
+    """
     any_came = False
     try:
         for item in runner.stream(feed, wanted):
             any_came = True
             yield item
     except Unavailable as exc:
-        if not any_came:
+        if not any_came and not stopped:
             raise
         stopped.append(f"the pass stops: {exc}")
 

@@ -80,6 +80,7 @@ class OnnxRuntimeRunner(Runner):
         if blobs not in self.sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads would wait where the other side computes
             try:
                 self.sessions[blobs] = onnxruntime.InferenceSession(self.onnx.with_outputs(blobs), options, providers=self.providers)
             except Exception as exc:  # its own exceptions have no common root

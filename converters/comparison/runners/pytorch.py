@@ -81,14 +81,15 @@ class NetRunner(Runner):
         """
         interpreter = fx.Interpreter(self.net.module)
         interpreter.args_iter = iter(self._inputs(feed))
-        nodes = self.net.built.nodes
+        nodes, modules = self.net.built.nodes, dict(self.net.module.named_modules())
+        settled = self.device == "cpu" and not any(module.training for module in modules.values())
         for node in self.net.module.graph.nodes:
             if node.op == "output":
                 break
-            module = self.net.module.get_submodule(str(node.target)) if node.op == "call_module" else _NO_MODULE
+            args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
             try:
-                with running(module, self.device, self.precision):
-                    made = interpreter.env[node] = interpreter.run_node(node)
+                with torch.no_grad() if settled else running(modules.get(str(node.target), _NO_MODULE), self.device, self.precision):
+                    made = interpreter.env[node] = getattr(interpreter, node.op)(node.target, args, kwargs)  # run_node keeps a stack trace, slowly
             except (RuntimeError, NotImplementedError, IndexError, ValueError) as exc:
                 raise Unavailable(f"{self.name} does not run layer {node.target!r}: {first_line(exc)}") from exc
             if node.op != "placeholder" and node.name in nodes:
