@@ -201,7 +201,9 @@ def _seeded(a: Runner, b: Runner, net: CaffeNet | None, seed: int) -> tuple[dict
 # The comparison -------------------------------------------------------------------------------------------------------
 
 
-def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = False) -> Report:
+def report_of(
+    pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | None = None, gradients: bool = False, previews: bool = False
+) -> Report:
     """Run both, and measure every blob that both can show, or those of `blobs`.
 
     What an in-place layer wrote over is measured for a page, which has a row for each layer, and where its blob differs or is not finite:
@@ -210,23 +212,14 @@ def report_of(pair: Pair, *, blobs: Sequence[str] = (), tolerance: Tolerance | N
     tolerance = tolerance or tolerance_for(pair.a.side.precision, pair.b.side.precision)
     layers, facts = described(pair)
     wanted, missing, extra, unmatched = _wanted(pair, blobs, facts)
-    results = [*_inputs(pair, tolerance, previews)]
     stopped: list[str] = []
-
-    def measured(names: Sequence[str], stopped: list[str]) -> dict[str, BlobResult]:
-        return {
-            name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews)
-            for name, left, right in _together(pair, names, stopped)
-        }
-
     before = {} if blobs or previews else _written_over(pair, wanted)
-    found = measured([name for name in wanted if name not in before], stopped)
+    found = _measured(pair, [name for name in wanted if name not in before], facts, tolerance, previews, stopped)
     doubtful = [name for name, last in before.items() if last not in found or _doubtful(found[last])]
     if doubtful:  # which of the layers that wrote the blob is it?
-        found |= measured(doubtful, [*stopped])
-    wanted = [name for name in wanted if name not in before or name in doubtful]
-    lost = [name for name in wanted if name not in found]
-    results += [found[name] for name in wanted if name in found]
+        found |= _measured(pair, doubtful, facts, tolerance, previews, [*stopped])
+    lost = [name for name in wanted if name not in found and (name not in before or name in doubtful)]
+    results = [*_inputs(pair, tolerance, previews), *(found[name] for name in wanted if name in found)]
     report = Report(
         pair.name,
         pair.a.side,
@@ -293,6 +286,15 @@ def _wanted(pair: Pair, blobs: Sequence[str], facts: Mapping[str, Facts]) -> tup
     extra = [name for name in order if name in required_b and name in a and name not in b]
     unmatched = [] if blobs else [name for name in order if (name in a) != (name in b) and name not in (*missing, *extra)]
     return both, missing, extra, unmatched
+
+
+def _measured(
+    pair: Pair, names: Sequence[str], facts: Mapping[str, Facts], tolerance: Tolerance, previews: bool, stopped: list[str]
+) -> dict[str, BlobResult]:
+    return {
+        name: compare_blob(facts.get(name, Facts(name)), left, right, tolerance, preview=previews)
+        for name, left, right in _together(pair, names, stopped)
+    }
 
 
 def _written_over(pair: Pair, wanted: Sequence[str]) -> dict[str, str]:
