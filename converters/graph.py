@@ -154,8 +154,6 @@ def _rules_of(net: Net) -> list[Rule]:
             if not layer.type:
                 raise UnsupportedLayer("the layer has no type")
             found.append(rule_for(layer.type))
-            if found[-1].refused:
-                raise UnsupportedLayer(f"{layer.type}: {found[-1].refused}")
         except UnsupportedLayer as exc:
             missing.append(f"  {layer.place}: layer {layer.name!r}: {exc}")
     if missing:

@@ -8,7 +8,8 @@ an entry point of the group `decant.layers`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from ctypes import c_float
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -55,7 +56,6 @@ class Rule:
     shares: bool = False
     onnx: str = ""  # why ONNX cannot express it; empty if it can
     differs: str = ""  # how it differs from Caffe; empty if it does not
-    refused: str = ""  # why the type has no meaning that could be told; empty for a real rule
 
 
 _RULES: dict[str, Rule] = {}
@@ -82,16 +82,6 @@ def layer(
         return make
 
     return register
-
-
-def refuse(kind: str, why: str) -> None:
-    """Register a type that is known but has no single meaning: a net that has it is refused with `why`."""
-
-    def make(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-        raise UnsupportedLayer(why)
-
-    layer(kind, bottoms=(0, None), tops=(0, None))(make)
-    _RULES[kind] = replace(_RULES[kind], refused=why)
 
 
 _PYTHON: dict[tuple[str, str], RuleFunction] = {}
@@ -221,6 +211,11 @@ def axis_of(axis: int, axes: int, *, what: str = "axis", behind: bool = False) -
     if not 0 <= index < limit:
         raise NetError(f"{what} {axis} is out of range for {axes} axes")
     return index
+
+
+def float32(value: float) -> float:
+    """The nearest 32-bit float, which Caffe computes in; infinite beyond the largest."""
+    return c_float(value).value
 
 
 def filler(spec: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from sklearn import metrics
 
 import converters
 from converters.net import CaffeNet
-from prototxt import DecantError, UnsupportedLayer, parse_text
+from prototxt import DecantError, parse_text
 
 Array = np.ndarray[Any, Any]
 
@@ -149,6 +149,18 @@ def test_small_ones_equal_numpy(generator: torch.Generator) -> None:
         (got,) = run(layer, x)
         np.testing.assert_allclose(got.numpy(), want, rtol=1e-6, err_msg=layer)
     np.testing.assert_array_equal(run('type: "Mul"', x, x)[0].numpy(), a * a)
+
+
+@pytest.mark.parametrize(("size", "fields"), [((9, 3), "false height: 9 width: 3"), ((7, 20), "true out_height_scale: 1.4 out_width_scale: 2.5")])
+def test_denseboxs_resize_has_zeros_behind_the_last(size: tuple[int, int], fields: str, generator: torch.Generator) -> None:
+    x = torch.randn(2, 3, 5, 8, generator=generator)
+    (got,) = run(f'type: "Resize" resize_param {{ is_pyramid_test: {fields} }}', x)
+    want = np.zeros((2, 3, *size))
+    for p, q in np.ndindex(*size):
+        down, across = p * 5 / size[0], q * 8 / size[1]
+        for i, j in np.ndindex(5, 8):
+            want[:, :, p, q] += x[:, :, i, j].numpy() * max(0.0, 1 - abs(down - i)) * max(0.0, 1 - abs(across - j))
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", ["align_corners: true", "half_pixel_centers: true", ""])
@@ -379,6 +391,24 @@ def test_native_proposals_keep_what_python_drops() -> None:
     assert run(python, *blobs)[0].shape == (0, 5)
 
 
+@pytest.mark.parametrize(("text", "weighed", "share"), [("", True, 1 / 8), ("NONE", False, 1.0), ("BATCH_SIZE", False, 1 / 4)])
+def test_triplets_of_forks(text: str, weighed: bool, share: float, generator: torch.Generator) -> None:
+    """By the published formulas: of the loss, and of its gradient, n - p, p - a and a - n where the margin is not kept."""
+    blobs = [torch.randn(4, 3, generator=generator).requires_grad_(True) for _ in range(3)]
+    weight = torch.tensor([0.5, 2.0, 1.0, 0.0])
+    divisor = f"loss_param {{ normalization: {text} }}" if text else ""
+    (loss,) = run(f'type: "TripletLoss" triplet_loss_param {{ margin: 0.7 }} {divisor}', *blobs, *([weight] if weighed else []))
+    loss.backward()
+    a, p, n = (blob.detach().numpy().astype(float) for blob in blobs)
+    w = weight.numpy() if weighed else np.ones(4)
+    cost = 0.7 + ((a - p) ** 2).sum(1) - ((a - n) ** 2).sum(1)
+    assert (cost > 0).any()
+    assert (cost < 0).any()
+    assert loss.item() == pytest.approx(share * (w * cost.clip(0)).sum(), rel=1e-5)
+    for blob, want in zip(blobs, (n - p, p - a, a - n), strict=True):
+        np.testing.assert_allclose(blob.grad.numpy(), 2 * share * want * (w * (cost > 0))[:, None], atol=1e-5)
+
+
 # Refused --------------------------------------------------------------------------------------------------------------
 
 
@@ -390,10 +420,13 @@ def test_native_proposals_keep_what_python_drops() -> None:
         ('type: "BatchNorm" param { lr_mult: 1 } batch_norm_param { scale_bias: true }', [(2, 3, 4, 5)], "older ones had scale and bias first"),
         ('type: "Upsample" upsample_param { upsample_h: 4 upsample_w: 5 }', [(2, 3, 4, 5)], "pooling mask as second bottom"),
         ('type: "Proposal"', [(1, 18, 4, 5), (1, 36, 4, 5), (1, 3)], "Synopsys's.*write ratio and scale"),
-        ('type: "TripletLoss"', [(2, 3), (2, 3), (2, 3)], "by N in one, by 2 N in another"),
+        ('type: "TripletLoss"', [(2, 3), (2, 3), (2, 3), (2,)], "1 or 2 bottoms .features, labels. draw triplets"),
+        ('type: "TripletLoss" triplet_loss_param { margin: 1 losstype: 1 }', [(2, 3), (2, 3), (2, 3)], "divide by distances"),
+        ('type: "TripletLoss" triplet_loss_param { margin: 1 }', [(2, 3), (2, 3), (2, 3)], "N-th part in another, and half of that in a third"),
         ('type: "FocalLoss"', [(2, 3), (2,)], "alpha 1 .CaffeMex., 0.25 or 0.75"),
         ('type: "FocalLoss" focal_loss_param { alpha: 0.25 gamma: 2 }', [(2, 3), (2, 3)], "over a sigmoid, is another fork's"),
-        ('type: "Resize"', [(2, 3, 4, 5)], "half pixels in one fork, with corners on corners in another"),
+        ('type: "Resize" resize_param { height: 3 width: 3 }', [(2, 3, 4, 5)], "half pixels or corners on corners"),
+        ('type: "Resize" resize_param { is_pyramid_test: true out_height_scale: 1e300 out_width_scale: 1 }', [(2, 3, 4, 5)], "cannot become"),
         ('type: "ResizeBilinear" resize_bilinear_param { output_height: 3 output_width: 3 }', [(2, 3, 4, 5)], "NHWC"),
         ('type: "L2Norm"', [(2, 3)], "only with norm_param"),
         ('type: "Mul"', [(2, 3), (2, 1)], "Scale broadcasts"),
@@ -404,12 +437,6 @@ def test_native_proposals_keep_what_python_drops() -> None:
 def test_what_has_several_meanings_is_refused(layer: str, shapes: list[tuple[int, ...]], words: str) -> None:
     with pytest.raises(DecantError, match=f"(?s){words}"):
         one(layer, *shapes)
-
-
-def test_a_refused_name_stands_among_the_unknown_ones() -> None:
-    text = 'input: "x" input_shape { dim: 2 } layer { type: "Resize" bottom: "x" top: "y" } layer { type: "Gru" bottom: "y" top: "z" }'
-    with pytest.raises(UnsupportedLayer, match=r"(?s)2 layers.*Resize.*Gru"):
-        converters.load(parse_text(text))
 
 
 def test_data_of_forks_become_inputs_of_given_shapes() -> None:

@@ -57,6 +57,8 @@ FORKS = [
     ('type: "Upsample" upsample_param { scale: 2 }', [(2, 3, 2, 4)], ""),
     ('type: "Interp" interp_param { height: 5 width: 3 }', [(1, 2, 3, 4)], ""),
     ('type: "ResizeBilinear" resize_bilinear_param { output_height: 5 output_width: 3 data_format: "NCHW" }', [(1, 2, 3, 4)], ""),
+    ('type: "Resize" resize_param { is_pyramid_test: false height: 5 width: 3 }', [(1, 2, 3, 4)], ""),
+    ('type: "TripletLoss" triplet_loss_param { margin: 9 }', [(3, 2), (3, 2), (3, 2)], "2 0.5 1"),
     ('type: "Pad" pad_param { pad_u: 1 pad_l: 2 pad_type: REFLECT }', [(1, 2, 3, 4)], ""),
     ('type: "BN" bn_param { slope_filler { type: "constant" value: 1 } }', [(2, 3, 2, 4)], ""),
     ('type: "BN" bn_param { bn_mode: LEARN scale_filler { type: "constant" value: 1 } }', [(2, 3, 2, 4)], ""),

@@ -53,6 +53,7 @@ FORKS = [
     ('type: "Upsample" upsample_param { scale: 3 }', [(2, 3, 4, 6)]),
     ('type: "Interp" interp_param { height: 9 width: 4 }', [(2, 3, 5, 7)]),
     ('type: "ResizeBilinear" resize_bilinear_param { output_height: 7 output_width: 5 data_format: "NCHW" }', [(2, 3, 4, 6)]),
+    ('type: "Resize" resize_param { is_pyramid_test: false height: 7 width: 5 }', [(2, 3, 4, 6)]),
     ('type: "Pad" pad_param { pad_u: 1 pad_d: 2 pad_l: 3 pad_type: REFLECT }', [(2, 3, 4, 6)]),
     ('type: "PixelShuffle" pixelshuffle_param { upscale_factor: 2 }', [(2, 8, 3, 5)]),
     ('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', [(2, 6, 4, 5)]),

@@ -5,7 +5,6 @@ Priors P are counted by the third bottom of DetectionOutput and MultiBoxLoss, [1
 
 from __future__ import annotations
 
-import struct
 from math import inf, prod, sqrt
 from typing import Any
 
@@ -14,7 +13,7 @@ from prototxt.files import find_file, read_file
 from prototxt.net import Layer
 
 from ..recipe import Recipe, Shape
-from ..registry import layer
+from ..registry import float32, layer
 
 FLT_MAX = 3.4028234663852886e38
 
@@ -42,18 +41,14 @@ def prior_box(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("detection.PriorBox", args, ((1, 2, count),))
 
 
-def _float32(value: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", value))[0])
-
-
 def _ratios(p: Any) -> list[float]:
     """1, then each ratio that is not there yet (to 1e-6), with its flip, which is added without looking."""
     ratios = [1.0]
-    for ratio in map(_float32, p.aspect_ratio):
+    for ratio in map(float32, p.aspect_ratio):
         if not 0 < ratio < inf or 1 / ratio > FLT_MAX:
             raise NetError(f"aspect_ratio {ratio:g} gives no box: it must be above 0, and finite")
         if all(abs(ratio - other) >= 1e-6 for other in ratios):
-            ratios += [ratio, _float32(1 / ratio)] if p.flip else [ratio]
+            ratios += [ratio, float32(1 / ratio)] if p.flip else [ratio]
     return ratios
 
 

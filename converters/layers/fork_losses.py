@@ -10,7 +10,7 @@ from prototxt.message import new
 from prototxt.net import Layer
 
 from ..recipe import ParamBlob, Recipe, Shape
-from ..registry import axis_of, filler, layer, refuse
+from ..registry import axis_of, filler, layer
 
 
 @layer("L1Loss", bottoms=2, automatic=True)
@@ -80,12 +80,30 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("fork_losses.FocalLoss", args, ((), shapes[0])[: len(layer.tops)], macs=prod(shapes[0]))
 
 
-refuse(
-    "TripletLoss",
-    "forks share the name but not the formula. 3 bottoms (anchor, positive, negative), of distances d: max(0, margin + d(a, p)^2 - d(a, n)^2) "
-    "by N in one, by 2 N in another, and 1 - d(a, n) / (d(a, p) + margin) in a third; 2 bottoms (features, labels): triplets drawn by rules of "
-    "each fork's own. @layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md",
-)
+@layer("TripletLoss", bottoms=(1, None), automatic=True)
+def triplet_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """Anchors, positives, negatives [N, ...] -> (): max(0, margin + |a - p|^2 - |a - n|^2), summed (Schroff et al. 2015).
+
+    With weights [N] as fourth bottom by 2 N, as all forks have it; with three bottoms by what loss_param must say.
+    """
+    p = layer.spec.get("triplet_loss_param")
+    margin = None if p is None or list(p.unknown) != ["margin"] else p.get("margin")
+    if not isinstance(margin, (int, float)) or len(shapes) not in (3, 4):
+        raise UnsupportedLayer(
+            "forks share the name but not the formula; a rule has the one of 4 bottoms (anchor, positive, negative, weight) or 3, with "
+            "triplet_loss_param { margin: } alone. 1 or 2 bottoms (features, labels) draw triplets by rules of each fork's own, and with losstype, "
+            "num_triplets or num_negatives divide by distances. @layer in a plug-in gives the rule that is meant: docs/adding-a-layer.md"
+        )
+    mode = str(layer.spec.loss_param.normalization) if layer.spec.loss_param.has("normalization") else ""
+    if len(shapes) == 3 and mode not in ("NONE", "BATCH_SIZE"):
+        raise UnsupportedLayer(
+            "with 3 bottoms it is the sum over triplets in one fork, its N-th part in another, and half of that in a third: write "
+            "loss_param { normalization: NONE } or BATCH_SIZE, and for the third BATCH_SIZE and loss_weight: 0.5"
+        )
+    if len({*shapes[:3]}) != 1 or (len(shapes) == 4 and prod(shapes[3]) != shapes[0][0]):
+        raise NetError(f"{[list(s) for s in shapes]}: three blobs of one shape, and by choice a weight for each of its first axis")
+    args = {"margin": float(margin)} | ({"normalization": mode} if len(shapes) == 3 else {})
+    return Recipe("fork_losses.TripletLoss", args, ((),), macs=2 * prod(shapes[0]))
 
 
 def _divisor(layer: Layer) -> dict[str, Any]:

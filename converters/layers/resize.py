@@ -9,7 +9,7 @@ from prototxt import NetError, UnsupportedLayer
 from prototxt.net import Layer
 
 from ..recipe import Recipe, Shape
-from ..registry import layer, refuse
+from ..registry import float32, layer
 
 
 @layer("Interp", bottoms=(1, 2))
@@ -69,6 +69,32 @@ def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if min(made) < 1:
         raise NetError(f"{list(shapes[0][2:])} cannot become {list(made)}")
     return Recipe("resize.GridResize", {"size": made, "grid": grid, "bilinear": bilinear}, ((*shapes[0][:2], *made),))
+
+
+@layer("Resize", bottoms=(1, 2))
+def resize_densebox(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """[N, C, H, W] -> [N, C, H', W'], bilinear: place i of the output is i in / out of the input, with zeros behind its last (DenseBox).
+
+    is_pyramid_test, which no other fork has, must be written: it says whether the size or scales are given.
+    """
+    p = layer.spec.resize_param
+    scaled = p.get("is_pyramid_test")
+    if not isinstance(scaled, bool) or len(shapes) > 1 or str(p.get("type", "BILINEAR")) != "BILINEAR":
+        raise UnsupportedLayer(
+            "forks share the name: is_pyramid_test tells DenseBox's (bilinear, on the grid i in / out, with zeros behind the last row and column), "
+            "which alone has a rule; others put half pixels or corners on corners, repeat the nearest, or take the size of a second bottom. Write "
+            "resize_param { is_pyramid_test: false height: width: }, or Interp (corners on corners), or ResizeBilinear with half_pixel_centers"
+        )
+    names = ("out_height_scale", "out_width_scale") if scaled else ("height", "width")
+    _image(shapes[0])
+    if not all(isinstance(p.get(name), (int, float)) for name in names):
+        raise NetError(f"is_pyramid_test: {str(scaled).lower()} needs {names[0]} and {names[1]}")
+    given = [p.get(name) for name in names]
+    sizes = [float32(d * v) for d, v in zip(shapes[0][2:], given, strict=True)] if scaled else given
+    if not all(1 <= v < 1 << 31 for v in sizes):
+        raise NetError(f"{list(shapes[0][2:])} cannot become {sizes}")
+    made = (int(sizes[0]), int(sizes[1]))
+    return Recipe("resize.GridResize", {"size": made, "grid": "plain", "bilinear": True, "zeros": True}, ((*shapes[0][:2], *made),))
 
 
 @layer("Upsample", bottoms=(1, 2))
@@ -172,13 +198,6 @@ def pad(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     drop = 2 if mode != "constant" else 0  # torch pads the border and its mirror on the last two axes alone
     around = tuple(v for pair in reversed(pairs[drop:]) for v in pair)
     return Recipe("resize.Pad", {"around": around, "mode": mode, "value": value}, (top,))
-
-
-refuse(
-    "Resize",
-    "it is bilinear with half pixels in one fork, with corners on corners in another, and takes its size from a second bottom in a third; "
-    "write Interp (corners on corners) or ResizeBilinear with half_pixel_centers, or add a rule by a plug-in: docs/adding-a-layer.md",
-)
 
 
 def _image(shape: Shape) -> None:

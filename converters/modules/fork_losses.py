@@ -120,3 +120,19 @@ class CenterLoss(nn.Module):
         if torch.compiler.is_compiling():
             return (x - self.centres[label]).square().sum() / (2 * len(x))
         return ToCentres.apply(x, self.centres, label)  # type: ignore[no-any-return]
+
+
+class TripletLoss(nn.Module):
+    """max(0, margin + |a - p|^2 - |a - n|^2) of anchors, positives and negatives [N, ...], summed; with weights [N] weighed, by 2 N."""
+
+    def __init__(self, margin: float, normalization: str = "BATCH_SIZE") -> None:
+        super().__init__()
+        self.margin, self.normalization = margin, normalization
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor, weight: Tensor | None = None) -> Tensor:
+        near, far = ((anchor - other).flatten(1).square().sum(1) for other in (positive, negative))
+        cost = F.relu(self.margin + near - far)
+        batch = anchor.shape[0]
+        if weight is None:
+            return divided(cost.sum(), self.normalization, batch, batch)
+        return (cost * weight.detach().flatten()).sum() / (2 * batch)

@@ -29,14 +29,17 @@ class SoftmaxWithLoss(nn.Module):
         self.axis, self.normalization, self.ignore_label, self.probabilities = axis, normalization, ignore_label, probabilities
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        batch, inner = math.prod(x.shape[: self.axis]), math.prod(x.shape[self.axis + 1 :])
-        log_p = x.log_softmax(self.axis).reshape(batch, x.shape[self.axis], inner)
-        label = label.detach().long().reshape(batch, inner)
+        shape, axis = x.shape, self.axis
+        batch, classes, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+        places = (inner,) if inner != 1 or torch.compiler.is_exporting() else ()  # torch's ONNX export of a loss of two axes loses the sum behind it
+        label = label.long().reshape(batch, *places)
+        ignored = -(2**40) if self.ignore_label is None else self.ignore_label
+        flat = x if shape == (batch, classes, *places) else x.reshape(batch, classes, *places)
+        cost = F.cross_entropy(flat, label, ignore_index=ignored, reduction="none")
+        total = (cost - F.softshrink(cost.detach(), LOG_FLT_MIN)).sum()  # without what a cost has above the cut
         valid = None if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
-        cost = F.nll_loss(log_p, label, reduction="none", ignore_index=-(2**40) if self.ignore_label is None else self.ignore_label)
-        cost = cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()
-        loss = cost.sum() / divisor(self.normalization, batch, batch * inner, valid)
-        return (loss, x.softmax(self.axis)) if self.probabilities else loss
+        loss = total / divisor(self.normalization, batch, batch * inner, valid)
+        return (loss, x.softmax(axis)) if self.probabilities else loss
 
 
 class SigmoidCrossEntropyLoss(nn.Module):

@@ -56,19 +56,21 @@ class MaxPool2dWithMask(WidePool2d):
 
 
 class WideAvgPool2d(WidePool2d):
-    """AVE pooling of [N, C, H, W]: the sum of a window by its area inside the image and its near padding."""
+    """AVE pooling of [N, C, H, W]: the sum of a window by its area inside the image and its near padding, which ends the far one too."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel_size or (x.shape[2], x.shape[3])
-        mean = F.avg_pool2d(self.padded(x, 0.0), kernel, self.stride)
-        rows = self.areas(x.shape[2], mean.shape[2], 0, x)
-        columns = self.areas(x.shape[3], mean.shape[3], 1, x)
-        return mean * (kernel[0] * kernel[1]) / (rows[:, None] * columns)
+        mean = F.avg_pool2d(self.padded(x, 0.0), self.kernel_size, self.stride)  # type: ignore[arg-type]
+        rows, columns = (self.last_factor(x.shape[2 + axis], axis) for axis in (0, 1))
+        if rows == columns == 1:
+            return mean
+        height, width = mean.shape[2:]
+        by_row, by_column = (F.pad(x.new_ones(n - 1), (0, 1), value=factor) for n, factor in ((height, rows), (width, columns)))
+        return mean * (by_row[:, None] * by_column)
 
-    def areas(self, size: int, windows: int, axis: int, like: Tensor) -> Tensor:
-        """Extent of each window along an axis, clipped to the padded image; [windows]."""
-        start = torch.arange(windows, device=like.device) * self.stride[axis] - self.padding[axis]
-        return ((start + self.kernel_size[axis]).clamp(max=size + self.padding[axis]) - start).to(like.dtype)  # type: ignore[index]
+    def last_factor(self, size: int, axis: int) -> float:
+        """The kernel's extent by the last window's; all others lie inside, since what lies outside is less than a stride."""
+        kernel = self.kernel_size[axis]  # type: ignore[index]
+        return kernel / (kernel - max(self.far_padding(size, axis) - self.padding[axis], 0))
 
 
 class StochasticPool2d(WidePool2d):

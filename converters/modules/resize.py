@@ -29,12 +29,12 @@ class GridResize(nn.Module):
     """Bilinear or nearest, on TensorFlow's three grids: place i of the output is, on the input,
 
     corners: i (in - 1) / (out - 1); half: (i + 0.5) in / out - 0.5; plain: i in / out. Nearest takes the place below,
-    but with corners the nearest one, and with half pixels (i + 0.5) in / out, cut.
+    but with corners the nearest one, and with half pixels (i + 0.5) in / out, cut. Behind the last place the last value goes on, or `zeros`.
     """
 
-    def __init__(self, size: tuple[int, int], grid: str, bilinear: bool) -> None:
+    def __init__(self, size: tuple[int, int], grid: str, bilinear: bool, zeros: bool = False) -> None:
         super().__init__()
-        self.size, self.grid, self.bilinear = size, grid, bilinear
+        self.size, self.grid, self.bilinear, self.zeros = size, grid, bilinear, zeros
 
     def forward(self, x: Tensor) -> Tensor:
         for axis in (2, 3):
@@ -52,11 +52,13 @@ class GridResize(nn.Module):
         if not self.bilinear:
             nearest = (place + 0.5).floor() if self.grid == "corners" else place.floor()
             return x.index_select(axis, nearest.clamp(0, old - 1).long())
-        place = place.clamp(0, old - 1)
+        if not self.zeros:
+            place = place.clamp(0, old - 1)
         low = place.floor().long()
         high = (low + 1).clamp(max=old - 1)
         weight = (place - low).view(-1, *(1,) * (3 - axis))
-        return x.index_select(axis, low) * (1 - weight) + x.index_select(axis, high) * weight
+        behind = weight * (high > low).view_as(weight) if self.zeros else weight
+        return x.index_select(axis, low) * (1 - weight) + x.index_select(axis, high) * behind
 
 
 class Repeat(nn.Module):
