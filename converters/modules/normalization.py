@@ -126,7 +126,8 @@ class MVN(nn.Module):
         x = x - x.mean(axes, keepdim=True)
         if not self.normalize_variance:
             return x
-        variance = (x * x).mean(axes, keepdim=True)
+        flat = x.flatten(axes[0])
+        variance = (torch.linalg.vecdot(flat, flat) / flat.shape[-1]).view(*x.shape[: axes[0]], *(1,) * len(axes))
         constant = variance == 0  # where the root has no derivative, and Caffe passes no gradient on
         return x * (1 / (torch.where(constant, 1.0, variance).sqrt() * ~constant + self.eps))  # one division a plane
 
