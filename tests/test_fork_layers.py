@@ -379,6 +379,20 @@ def test_yolo_equals_a_loop(version: int, generator: torch.Generator) -> None:
     np.testing.assert_allclose(got[0, 0].numpy(), [[0, c + 1, score, *box] for score, c, box in kept], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        ('type: "Proposal" proposal_param { ratio: 1 scale: 8 }', [(1, 2, 4, 6), (1, 4, 4, 6), (1, 3)]),
+        ('type: "YoloDetectionOutput" yolo_detection_output_param { num_classes: 3 num_box: 1 biases: 1 biases: 2 }', [(1, 8, 4, 4)]),
+    ],
+)
+def test_sizes_that_depend_on_values_are_no_program(layer: str, shapes: list[tuple[int, ...]]) -> None:
+    net = one(layer, *shapes)
+    inputs = tuple(torch.rand(shape) for shape in shapes)
+    with pytest.raises(NotImplementedError, match=r"depends on the values: torch\.export and compile"):
+        torch.export.export(net.module.eval(), inputs, strict=False)
+
+
 def test_native_proposals_keep_what_python_drops() -> None:
     """Nothing but boxes too small: the Python layer gives none, mini-caffe's one of score 0 for each that is not suppressed."""
     shrink = torch.tensor([0.0, 0, -4, -4]).repeat(9)[None, :, None, None].expand(1, 36, 2, 2)

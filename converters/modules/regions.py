@@ -40,6 +40,8 @@ class Proposal(nn.Module):
             score, order = score.topk(min(self.before, score.shape[0]))
             box = box[order]
             kept = torch.ops.decant.suppressed(box, score, self.overlap, self.after)
+        elif torch.compiler.is_compiling():
+            raise NotImplementedError("how many regions a Proposal gives depends on the values: torch.export and compile take the net up to it")
         else:
             order = score.argsort(descending=True, stable=True)[: self.before]
             score, box = score[order], box[order]

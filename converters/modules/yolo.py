@@ -64,6 +64,8 @@ def raw(x: Tensor, anchors: tuple[tuple[float, float], ...], classes: int, exten
 
 def rows(box: Tensor, score: Tensor, label: Tensor, overlap: float) -> Tensor:
     """[1, 1, K, 7]: 0, label + 1, score and corners of the boxes that no better one overlaps, of whatever class; one row 0, -1, ... if none."""
+    if torch.compiler.is_compiling():
+        raise NotImplementedError("how many boxes a YOLO output gives depends on the values: torch.export and compile take the net up to it")
     if not len(box):
         return torch.tensor([[[[0.0] + [-1.0] * 6]]], device=box.device, dtype=box.dtype)
     order = score.argsort(descending=True, stable=True)
