@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,20 @@ class Tracked:
         return bool(self._message.has(name))
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field as written, else `default`."""
-        return getattr(self, name) if self.has(name) else default
+        """The field as written, else `default`; NetError if no schema here has the field, and it is not of the default's type."""
+        if not self.has(name):
+            return default
+        value = getattr(self, name)
+        if default is not None and name in self._message.unknown and not _alike(value, default):
+            raise NetError(f"{name} must be {_TYPES[type(default)]}")
+        return value
+
+    def part(self, name: str) -> Any:
+        """The message `name`, which no schema here has, or None; NetError if it is a plain value, or stands more than once."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, Tracked):
+            raise NetError(f"{name} must be one message: {name} {{ ... }}")
+        return value
 
     @property
     def message(self) -> Any:
@@ -185,6 +198,9 @@ class Tracked:
         """Fields of forks, and fields that no schema has, that were written and never read: `pooling_param.foo`."""
         message = self._message
         found = [name for name in message.unknown if name not in self._read]
+        for name in message.unknown:
+            for inner in _listed(self._inner.get(name)):
+                found += [f"{name}.{field}" for field in inner.passed_over()]
         for field, value in message.written():
             if field.name in HOW_TO_RUN:
                 continue
@@ -200,12 +216,25 @@ class Tracked:
         return found
 
 
+_TYPES: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", list: "numbers"}
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, list):
+        return all(_alike(v, 0) for v in _listed(value))
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, (int, float)) and isfinite(value)
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def axis_of(axis: int, axes: int, *, what: str = "axis", behind: bool = False) -> int:
     """A possibly negative axis as one from 0; `behind` allows the place behind the last. NetError out of range."""
+    if not isinstance(axis, int):
+        raise NetError(f"{what} must be a whole number")
     limit = axes + 1 if behind else axes
     index = axis + limit if axis < 0 else axis
     if not 0 <= index < limit:

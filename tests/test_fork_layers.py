@@ -423,6 +423,25 @@ def test_triplets_of_forks(text: str, weighed: bool, share: float, generator: to
         np.testing.assert_allclose(blob.grad.numpy(), 2 * share * want * (w * (cost > 0))[:, None], atol=1e-5)
 
 
+FIELDS = [  # of messages that no schema here has
+    ("CropCenter", "crop_center_param", "crop_size", [(1, 4, 4, 4)]), ("MaxUnpool", "max_unpool_param", "dst_h", [(1, 2, 3, 4)] * 2),
+    ("PixelShuffle", "pixelshuffle_param", "upscale_factor", [(1, 4, 4, 4)]), ("Lstm", "lstm_param", "num_output", [(4, 3)]),
+    ("FocalLoss", "focal_loss_param", "alpha: 1 gamma", [(2, 3), (2,)]),
+    ("TripletLoss", "triplet_loss_param", "margin", [(2, 3), (2, 3), (2, 3), (2,)]), ("Unsqueeze", "unsqueeze_param", "dim", [(2, 3)]),
+    ("YoloDetectionOutput", "yolo_detection_output_param", "biases", [(1, 8, 4, 4)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "message", "field", "shapes"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
+def test_fields_that_no_schema_has_are_checked(kind: str, message: str, field: str, shapes: list[tuple[int, ...]]) -> None:
+    for value in (": abc", ': "s"', " { a: 1 }", ": true", ": nan"):
+        with pytest.raises(DecantError):
+            one(f'type: "{kind}" {message} {{ {field}{value} }}', *shapes)
+    for text in (f"{message}: 3", f"{message} {{ weird: 3 {field}: 2 }}"):
+        with pytest.raises(DecantError):
+            one(f'type: "{kind}" {text}', *shapes)
+
+
 # Refused --------------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from .results import BINS, MAP_SIDE, BlobResult, Preview, Tolerance
 from .runners.base import Array
 from .runners.saved import Sampled
 
-PIECE = 65536
+PIECE = 65536  # values that are measured at a time
 SAMPLE = 2048  # values that quantiles and histograms are made of
 PLANES = 8  # planes that an error map is made of
 SHOWN = 9  # values around the worst one

@@ -25,12 +25,13 @@ def relu(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("ReLU6")
 def relu6(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """min(max(x, 0), 6), or another threshold."""
-    p = layer.spec.get("relu6_param")
+    p = layer.spec.part("relu6_param")
     if p is not None and p.get("negative_slope", 0) != 0:
         raise NetError("relu6_param { negative_slope } has no rule here")
-    if p is not None and p.get("threshold", 6) != 6:
-        return Recipe("nn.Hardtanh", {"min_val": 0.0, "max_val": p.threshold}, shapes)
-    return Recipe("nn.ReLU6", {}, shapes)
+    limit = 6 if p is None else p.get("threshold", 6)
+    if limit <= 0:
+        raise NetError(f"threshold {limit:g}: above 0")
+    return Recipe("nn.ReLU6", {}, shapes) if limit == 6 else Recipe("nn.Hardtanh", {"min_val": 0.0, "max_val": limit}, shapes)
 
 
 @layer("PReLU")

@@ -60,22 +60,23 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
     Forks differ in the defaults of alpha (1, 0.25, 0.75), and some take the sigmoid: both numbers must be written, and labels be classes.
     """
-    p = layer.spec.get("focal_loss_param")
-    written = {} if p is None else {name: p.get(name) for name in ("alpha", "gamma", "gama", "type", "beta") if p.has(name)}
-    gamma = written.get("gamma", written.get("gama"))
-    if gamma is None or not isinstance(written.get("alpha"), (int, float)):
+    p = layer.spec.part("focal_loss_param")
+    gamma = None if p is None else p.get("gamma", 0.0) if p.has("gamma") else p.get("gama", 0.0) if p.has("gama") else None
+    if p is None or gamma is None or not p.has("alpha"):
         raise UnsupportedLayer(
             "forks' FocalLoss have other defaults: alpha 1 (CaffeMex), 0.25 or 0.75, and gamma 2; write focal_loss_param { alpha: gamma: }"
         )
-    if str(written.get("type", "ORIGIN")) not in ("ORIGIN", "0"):
-        raise UnsupportedLayer(f"focal_loss_param {{ type: {written['type']} }} has no rule here; ORIGIN has")
+    kind = str(p.get("type") or "ORIGIN")
+    if kind not in ("ORIGIN", "0"):
+        raise UnsupportedLayer(f"focal_loss_param {{ type: {kind} }} has no rule here; ORIGIN has")
+    p.has("beta")  # of the form LINEAR alone
     axis = axis_of(layer.spec.softmax_param.axis, len(shapes[0]))
     if prod(shapes[1]) * shapes[0][axis] != prod(shapes[0]) or shapes[0][axis] < 2:
         raise UnsupportedLayer(
             f"labels {list(shapes[1])} for {list(shapes[0])}: one class for each place, over a softmax along axis {axis}, is one reading; one 0 or 1 "
             "for each value, over a sigmoid, is another fork's, which has no rule here"
         )
-    args = {"axis": axis, "alpha": float(written["alpha"]), "gamma": float(gamma), **_divisor(layer), **_ignored(layer)}
+    args = {"axis": axis, "alpha": float(p.get("alpha", 0.0)), "gamma": float(gamma), **_divisor(layer), **_ignored(layer)}
     args |= {"outputs": 2} if len(layer.tops) == 2 else {}
     return Recipe("fork_losses.FocalLoss", args, ((), shapes[0])[: len(layer.tops)], macs=prod(shapes[0]))
 
@@ -86,9 +87,8 @@ def triplet_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
     With weights [N] as fourth bottom by 2 N, as all forks have it; with three bottoms by what loss_param must say.
     """
-    p = layer.spec.get("triplet_loss_param")
-    margin = None if p is None or list(p.unknown) != ["margin"] else p.get("margin")
-    if not isinstance(margin, (int, float)) or len(shapes) not in (3, 4):
+    p = layer.spec.part("triplet_loss_param")
+    if p is None or list(p.unknown) != ["margin"] or len(shapes) not in (3, 4):
         raise UnsupportedLayer(
             "forks share the name but not the formula; a rule has the one of 4 bottoms (anchor, positive, negative, weight) or 3, with "
             "triplet_loss_param { margin: } alone. 1 or 2 bottoms (features, labels) draw triplets by rules of each fork's own, and with losstype, "
@@ -100,9 +100,9 @@ def triplet_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
             "with 3 bottoms it is the sum over triplets in one fork, its N-th part in another, and half of that in a third: write "
             "loss_param { normalization: NONE } or BATCH_SIZE, and for the third BATCH_SIZE and loss_weight: 0.5"
         )
-    if len({*shapes[:3]}) != 1 or (len(shapes) == 4 and prod(shapes[3]) != shapes[0][0]):
+    if not shapes[0] or len({*shapes[:3]}) != 1 or (len(shapes) == 4 and prod(shapes[3]) != shapes[0][0]):
         raise NetError(f"{[list(s) for s in shapes]}: three blobs of one shape, and by choice a weight for each of its first axis")
-    args = {"margin": float(margin)} | ({"normalization": mode} if len(shapes) == 3 else {})
+    args = {"margin": float(p.get("margin", 1.0))} | ({"normalization": mode} if len(shapes) == 3 else {})
     return Recipe("fork_losses.TripletLoss", args, ((),), macs=2 * prod(shapes[0]))
 
 

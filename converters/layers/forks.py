@@ -49,7 +49,7 @@ def squeeze(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("Unsqueeze")
 def unsqueeze(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """A new axis of size 1 at `dim`."""
-    p = layer.spec.get("unsqueeze_param")
+    p = layer.spec.part("unsqueeze_param")
     if p is None or not p.has("dim"):
         raise NetError("unsqueeze_param must name the place of the new axis, dim")
     axis = axis_of(p.dim, len(shapes[0]), what="dim", behind=True)
@@ -77,7 +77,7 @@ def mul(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("ContinuationIndicator", bottoms=0)
 def continuation_indicator(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[time_step, batch_size]: 0 at the first step, then 1: the markers of one sequence for an LSTM (crnn.caffe)."""
-    p = layer.spec.get("continuation_indicator_param")
+    p = layer.spec.part("continuation_indicator_param")
     steps, batch = (0, 0) if p is None else (p.get("time_step", 0), p.get("batch_size", 0))
     if not all(isinstance(n, int) and n > 0 for n in (steps, batch)):
         raise NetError("continuation_indicator_param must name time_step and batch_size")

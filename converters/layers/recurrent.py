@@ -50,7 +50,7 @@ def lstm_unit(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("Lstm", bottoms=(1, 2), in_place=IN_PLACE, differs=FRESH)
 def fork_lstm(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """x [T N, ...] (, clip [T N], 0 where a stream restarts) -> [T N, D]; gates input, forget, output, candidate (junhyukoh/caffe-lstm)."""
-    p = layer.spec.get("lstm_param")
+    p = layer.spec.part("lstm_param")
     hidden = 0 if p is None else p.get("num_output", 0)
     streams = 1 if p is None else p.get("batch_size", 1)
     if not isinstance(hidden, int) or hidden < 1 or not isinstance(streams, int) or streams < 1:

@@ -126,7 +126,7 @@ def _upsampled(p: Any, shape: Shape) -> dict[str, Any]:
 @layer("MaxUnpool", "MaxUnPool", bottoms=2)
 def max_unpool(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Values put back to where a pooling mask, the second bottom, says; dst_h and dst_w are the size."""
-    p = layer.spec.get("max_unpool_param")
+    p = layer.spec.part("max_unpool_param")
     _image(shapes[0])
     if p is None or not p.has("dst_h") or not p.has("dst_w"):
         raise NetError("max_unpool_param must name dst_h and dst_w")
@@ -147,7 +147,7 @@ def _unpool(shapes: tuple[Shape, ...], args: dict[str, Any]) -> Recipe:
 @layer("PixelShuffle")
 def pixel_shuffle(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C r^2, H, W] -> [N, C, H r, W r], channels in torch's order."""
-    p = layer.spec.get("pixelshuffle_param")
+    p = layer.spec.part("pixelshuffle_param")
     r = p.get("upscale_factor", 0) if p is not None else 0
     _image(shapes[0])
     if r < 1 or shapes[0][1] % r**2:

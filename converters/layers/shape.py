@@ -111,7 +111,7 @@ def crop(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("CropCenter")
 def crop_center(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Takes crop_size values off both ends of each axis (waifu2x-caffe): one crop_size for each axis."""
-    p = layer.spec.get("crop_center_param")
+    p = layer.spec.part("crop_center_param")
     sizes = p.get("crop_size") if p is not None else None
     listed = tuple(sizes) if isinstance(sizes, list) else (sizes,)
     if len(listed) != len(shapes[0]) or not all(isinstance(s, int) and s >= 0 for s in listed):

@@ -45,7 +45,7 @@ def yolov3_detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 def _settings(layer: Layer, name: str, *, classes: int, boxes: int) -> dict[str, Any]:
     """The fields of a message that no schema here has, with the fork's defaults."""
-    p = layer.spec.get(name)
+    p = layer.spec.part(name)
     if p is None:
         raise NetError(f"needs {name}")
     if p.has("label_map_file") or p.has("side"):  # names for what is printed; and a size that the map itself tells
