@@ -61,8 +61,8 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     Forks differ in the defaults of alpha (1, 0.25, 0.75), and some take the sigmoid: both numbers must be written, and labels be classes.
     """
     p = layer.spec.part("focal_loss_param")
-    gamma = None if p is None else p.get("gamma", 0.0) if p.has("gamma") else p.get("gama", 0.0) if p.has("gama") else None
-    if p is None or gamma is None or not p.has("alpha"):
+    spelled = [] if p is None else [name for name in ("gamma", "gama") if p.has(name)]
+    if p is None or not spelled or not p.has("alpha"):
         raise UnsupportedLayer(
             "forks' FocalLoss have other defaults: alpha 1 (CaffeMex), 0.25 or 0.75, and gamma 2; write focal_loss_param { alpha: gamma: }"
         )
@@ -76,7 +76,7 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
             f"labels {list(shapes[1])} for {list(shapes[0])}: one class for each place, over a softmax along axis {axis}, is one reading; one 0 or 1 "
             "for each value, over a sigmoid, is another fork's, which has no rule here"
         )
-    args = {"axis": axis, "alpha": float(p.get("alpha", 0.0)), "gamma": float(gamma), **_divisor(layer), **_ignored(layer)}
+    args = {"axis": axis, "alpha": float(p.get("alpha", 0.0)), "gamma": float(p.get(spelled[0], 0.0)), **_divisor(layer), **_ignored(layer)}
     args |= {"outputs": 2} if len(layer.tops) == 2 else {}
     return Recipe("fork_losses.FocalLoss", args, ((), shapes[0])[: len(layer.tops)], macs=prod(shapes[0]))
 
