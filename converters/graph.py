@@ -215,7 +215,7 @@ class _Builder:
         for top, weight in zip(new, weights, strict=True):
             if layer.spec.loss_weight and weight:
                 self.readers[top] = 1  # Caffe counts the loss as a reader, and splits the blob for it
-        if rule.shares:
+        if rule.shares == "always" or (rule.shares == "alone" and len(bottoms) == len(new) == 1):
             self.memory.update(dict.fromkeys(new, self._root(bottoms[0])))
         params = self._params(layer, made)
         blocked = tuple(not p for p in layer.spec.propagate_down) or (False,) * len(bottoms)
@@ -247,7 +247,7 @@ class _Builder:
         self.values[value], self.memory[value] = shape, self._root(source)
         (key,) = identifiers([f"{blob}_view"], prefix="layer", taken=self.keys)
         self.keys = (*self.keys, key)
-        recipe = Recipe("shape.Reshape", {"dims": (0, *shape[1:]) if shape else ()}, (shape,))
+        recipe = Recipe("shape.Reshape", {"dims": (-1, *shape[1:]) if prod(shape[1:]) else shape}, (shape,))
         self.steps.append(
             Step(
                 f"{blob} (overwritten)",
@@ -316,8 +316,9 @@ class _Builder:
                     raise NetError(
                         f"writes {top!r} in place, but another layer reads it as it was before; Caffe refuses this too: give this top another name"
                     )
-                if rule.in_place:
-                    raise NetError(f"writes {top!r} in place, and {rule.in_place}; give this top another name")
+                if rule.in_place or self.values[old] != shape:
+                    why = rule.in_place or f"makes {list(shape)} of {list(self.values[old])}: Caffe overwrites what it still reads"
+                    raise NetError(f"writes {top!r} in place, and {why}; give this top another name")
                 version = old.version + 1
                 self._overwritten(old, Value(top, version))
             value = Value(top, version)
@@ -361,7 +362,7 @@ class _Builder:
         """A top with an explicit loss_weight that other layers read is split, and Caffe moves the weight to the split: the layer is
         left with its default, 1 for a loss (nets/loss-blob-consumed-weight-two)."""
         split = [bool(w) and self.readers.get(top, 0) > 1 for top, w in zip(step.tops, step.loss_weights, strict=True)]
-        if not any(split):
+        if not any(split) or step.spec is None or not step.spec.loss_weight:
             return step
         default = [1.0 if step.rule.automatic and i == 0 else 0.0 for i in range(len(split))]
         moved = [w if s else 0.0 for w, s in zip(step.loss_weights, split, strict=True)]

@@ -44,7 +44,7 @@ RuleFunction = Callable[[Layer, tuple[Shape, ...]], Recipe | Inputs]
 class Rule:
     """How a layer type is met. `automatic` losses get a top when the file gives none; `in_place` is empty, or says why not.
 
-    The tops of a layer that `shares` lie in the memory of its bottom: what is written in place to one of them changes all.
+    The tops of a layer that `shares` lie in the memory of its bottom, always or where both are alone: what is written in place to one changes all.
     """
 
     type: str
@@ -54,7 +54,7 @@ class Rule:
     equal_counts: bool = False
     automatic: bool = False
     in_place: str = ""
-    shares: bool = False
+    shares: str = ""
     onnx: str = ""  # why ONNX cannot express it; empty if it can
     differs: str = ""  # how it differs from Caffe; empty if it does not
 
@@ -69,7 +69,7 @@ def layer(
     equal_counts: bool = False,
     automatic: bool = False,
     in_place: str = "",
-    shares: bool = False,
+    shares: str = "",
     onnx: str = "",
     differs: str = "",
 ) -> Callable[[RuleFunction], RuleFunction]:

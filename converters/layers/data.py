@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from prototxt import NetError
+from prototxt.data.fillers import check as check_filler
+from prototxt.message import new
 from prototxt.net import Layer
 
 from ..recipe import ParamBlob, Recipe, Shape
@@ -125,13 +127,22 @@ def dummy_data(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if len(listed) not in (1, tops) or any(len(d) not in (1, tops) for d in legacy if d):
         raise NetError(f"{len(listed)} shapes for {tops} tops: one for all, or one for each")
     made = tuple(listed * tops if len(listed) == 1 else listed)
-    settings = tuple(_settings(f) for f in (fillers * tops if len(fillers) == 1 else fillers or [None] * tops))
+    each = fillers * tops if len(fillers) == 1 else fillers or [new("FillerParameter")] * tops
+    for message, shape in zip(each, made, strict=True):
+        check_filler(message, shape)
+    settings = tuple(_settings(message) for message in each)
     return Recipe("data.DummyData", {"shapes": made, "fillers": settings}, made)
 
 
+_FILLER_FIELDS = {"constant": ("value",), "uniform": ("min", "max"), "gaussian": ("mean", "std", "sparse")} | dict.fromkeys(
+    ("xavier", "msra"), ("variance_norm",)
+)
+
+
 def _settings(message: Any) -> tuple[tuple[str, Any], ...]:
-    """A filler as literals: (("type", "gaussian"), ("std", 0.1))."""
-    return (("type", "constant"),) if message is None else tuple((field.name, value) for field, value in message.written())
+    """A filler as literals, with the fields that its type reads: (("type", "gaussian"), ("std", 0.1))."""
+    names = _FILLER_FIELDS.get(message.type, ())
+    return (("type", message.type), *((field.name, value) for field, value in message.written() if field.name in names))
 
 
 @layer("Parameter", bottoms=0)

@@ -147,8 +147,8 @@ def _check_boxes(shapes: tuple[Shape, ...], classes: int, *, share_location: boo
 @layer("SmoothL1Loss", bottoms=(2, 4), automatic=True)
 def smooth_l1_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Blobs of one count, and by choice weights inside and outside -> (); by the batch size (SSD; py-faster-rcnn has sigma and the weights)."""
-    if any(prod(shape) != prod(shapes[0]) for shape in shapes):
-        raise NetError(f"bottoms {[list(s) for s in shapes]} must have the same count")
+    if not shapes[0] or any(prod(shape) != prod(shapes[0]) for shape in shapes):
+        raise NetError(f"bottoms {[list(s) for s in shapes]} must have a batch axis and the same count")
     p = layer.spec.smooth_l1_loss_param
     if p.has("abssum") and not p.abssum:
         raise NetError("abssum: false is a fork's own form, which has no rule here")

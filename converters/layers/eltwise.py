@@ -18,8 +18,8 @@ def eltwise(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     for name, shape in zip(layer.bottoms, shapes, strict=True):
         if shape != shapes[0]:
             raise NetError(f"bottoms {layer.bottoms[0]!r} {list(shapes[0])} and {name!r} {list(shape)} must have one shape")
-    if p.coeff and p.operation != "SUM":
-        raise NetError(f"coeff are for SUM, not for {p.operation}")
+    if p.coeff and p.operation == "PROD":
+        raise NetError("coeff are for SUM, not for PROD")
     if p.coeff and len(p.coeff) != len(shapes):
         raise NetError(f"{len(p.coeff)} coeff for {len(shapes)} bottoms: one for each, or none")
     macs = prod(shapes[0]) * (len(shapes) - 1)
@@ -28,5 +28,5 @@ def eltwise(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if p.operation == "PROD":
         return Recipe("eltwise.Product", {}, (shapes[0],), macs=macs)
     if p.operation == "MAX":
-        return Recipe("eltwise.Maximum", {}, (shapes[0],))
+        return Recipe("eltwise.Maximum", {}, (shapes[0],), note="coeff mean nothing to MAX" if p.coeff else "")
     raise NetError(f"operation {p.operation} is a fork's; BVLC Caffe knows PROD, SUM and MAX")

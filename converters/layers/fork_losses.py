@@ -17,7 +17,7 @@ from ..registry import axis_of, filler, layer
 def l1_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """sum |a - b| / N -> ()."""
     a, b = shapes
-    if not a or a[0] != b[0] or prod(a) != prod(b):
+    if not a or not b or a[0] != b[0] or prod(a) != prod(b):
         raise NetError(f"{list(a)} and {list(b)} must have one batch size and one count")
     return Recipe("fork_losses.L1Loss", {}, ((),), macs=prod(a))
 

@@ -15,6 +15,8 @@ from ..registry import axis_of, layer
 def shuffle_channel(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, ...] -> same: channels as `group` rows, read by columns (ShuffleNet; nn.ChannelShuffle)."""
     group = layer.spec.shuffle_channel_param.group
+    if len(shapes[0]) < 3:
+        raise NetError(f"takes channels of maps, not {list(shapes[0])}")
     if group < 1 or shapes[0][1] % group:
         raise NetError(f"{shapes[0][1]} channels cannot be divided into {group} groups")
     return Recipe("nn.ChannelShuffle", {"groups": group}, shapes)

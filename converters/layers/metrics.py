@@ -20,7 +20,7 @@ def accuracy(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     wanted = prod(shapes[0][:axis]) * prod(shapes[0][axis + 1 :])
     if prod(shapes[1]) != wanted:
         raise NetError(f"{prod(shapes[1])} labels {list(shapes[1])} for {wanted} predictions {list(shapes[0])} along axis {axis}")
-    if p.top_k > prod(shapes[0][axis:]):
+    if p.top_k > shapes[0][axis]:
         raise NetError(f"top_k {p.top_k} of {shapes[0][axis]} classes")
     args: dict[str, Any] = {"axis": axis, "top_k": p.top_k}
     args |= {"ignore_label": p.ignore_label} if p.has("ignore_label") else {}

@@ -1,7 +1,7 @@
 """Pooling: MAX with and without mask, AVE, STOCHASTIC; every rule for the output size.
 
-out = ceil((in + 2 pad - k) / stride) + 1 (floor with round_mode FLOOR); with padding, a last window that starts outside of the
-image and its near padding is dropped. torch's ceil_mode agrees but for two cases, which get modules of ours: pad > k / 2, and
+out = ceil((in + 2 pad - k) / stride) + 1 (floor with round_mode FLOOR); with padding on either axis, a last window that starts outside
+of the image and its near padding is dropped. torch's ceil_mode agrees but for two cases, which get modules of ours: pad > k / 2, and
 empty windows, which are refused. AVE divides by the window clipped to the padded image (`ave-pad-ceil`).
 """
 
@@ -26,12 +26,17 @@ def pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         raise NetError(f"pools a blob of 4 axes, not {list(shape)}")
     if len(layer.tops) == 2 and p.pool != "MAX":
         raise NetError(f"only MAX pooling has a second top (the mask), not {p.pool}")
+    for name in ("stride", "pad"):
+        if p.has(name) and (p.has(f"{name}_h") or p.has(f"{name}_w")):
+            raise NetError(f"has {name} beside {name}_h or {name}_w; write {name} or the other two")
     if p.global_pooling:
         return _global(p, shape, len(layer.tops))
     kernel, stride, pad = _pair(p, "kernel", "kernel_size", 0), _pair(p, "stride", "stride", 1), _pair(p, "pad", "pad", 0)
     _check(kernel, stride, pad)
+    if p.pool == "STOCHASTIC" and any(pad):
+        raise NetError("only MAX and AVE pooling take padding")
     ceil = not (p.has("round_mode") and p.round_mode == "FLOOR") and p.get("ceil_mode", True)
-    size = tuple(_size(*sizes, ceil=ceil) for sizes in zip(shape[2:], kernel, stride, pad, strict=True))
+    size = tuple(_size(*sizes, ceil=ceil, padded=any(pad)) for sizes in zip(shape[2:], kernel, stride, pad, strict=True))
     if min(size) < 1:
         raise NetError(f"a kernel of {list(kernel)} does not fit into {list(shape[2:])} with pad {list(pad)}")
     for edge, out, s, q in zip(shape[2:], size, stride, pad, strict=True):
@@ -100,7 +105,7 @@ def _check(kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int
         raise NetError(f"pad {list(pad)} must be smaller than the kernel {list(kernel)}")
 
 
-def _size(size: int, kernel: int, stride: int, pad: int, *, ceil: bool) -> int:
+def _size(size: int, kernel: int, stride: int, pad: int, *, ceil: bool, padded: bool) -> int:
     span = size + 2 * pad - kernel
     out = (-(-span // stride) if ceil else span // stride) + 1
-    return out - 1 if pad and (out - 1) * stride >= size + pad else out
+    return out - 1 if padded and (out - 1) * stride >= size + pad else out

@@ -28,10 +28,9 @@ def roi_pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 def position_sensitive_roi_pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Score maps [N, output_dim * group^2, H, W] and regions [R, 5] -> [R, output_dim, group, group] (R-FCN)."""
     p = layer.spec.psroi_pooling_param
-    group, out = p.group_size, p.output_dim
+    group, out, regions = p.group_size, p.output_dim, _regions(shapes)
     if group < 1 or out < 1 or shapes[0][1] != out * group**2:
         raise NetError(f"{shapes[0][1]} channels for output_dim {out} and group_size {group}: there must be {out * group**2}")
-    regions = _regions(shapes)
     return Recipe("regions.PositionSensitiveRoiPool", {"group": group, "scale": p.spatial_scale}, ((regions, out, group, group),))
 
 

@@ -45,7 +45,7 @@ def bias(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 def axpy(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """a x + y with a [N, C, 1, 1] or [N, C], x and y [N, C, H, W]: the fused form in squeeze-and-excitation nets."""
     a, x, y = shapes
-    if a[:2] != x[:2] or prod(a) != prod(x[:2]) or x != y:
+    if len(x) < 2 or a[:2] != x[:2] or prod(a) != prod(x[:2]) or x != y:
         raise NetError(f"a {list(a)} must have one value for each channel of x {list(x)}, and y {list(y)} the shape of x")
     return Recipe("scale.Axpy", {}, (x,), macs=prod(x))
 

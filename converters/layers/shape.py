@@ -13,7 +13,7 @@ from ..recipe import Recipe, Shape
 from ..registry import axis_of, layer
 
 
-@layer("Concat", bottoms=(1, None))
+@layer("Concat", bottoms=(1, None), shares="alone")
 def concat(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Joins along `axis` (or the older `concat_dim`)."""
     axis = _axis(layer.spec.concat_param, "concat_dim", shapes[0])
@@ -27,7 +27,7 @@ def concat(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("shape.Concat", {"dim": axis}, (top,))
 
 
-@layer("Slice", tops=(1, None), in_place="a slice cannot overwrite what it cuts")
+@layer("Slice", tops=(1, None), shares="alone", in_place="a slice cannot overwrite what it cuts")
 def slice_(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Cuts along `axis` (or the older `slice_dim`) at slice_point, or into equal parts."""
     p = layer.spec.slice_param
@@ -50,13 +50,13 @@ def slice_(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("shape.Slice", {"sizes": tuple(sizes), "dim": axis}, made)
 
 
-@layer("Split", tops=(1, None), shares=True, in_place="Caffe refuses that")
+@layer("Split", tops=(1, None), shares="always", in_place="Caffe refuses that")
 def split(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """The same blob under several names."""
     return Recipe("shape.Split", {"copies": len(layer.tops)}, shapes * len(layer.tops))
 
 
-@layer("Flatten", shares=True, in_place="Caffe refuses that")
+@layer("Flatten", shares="always", in_place="Caffe refuses that")
 def flatten(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Joins the axes from `axis` to `end_axis` into one."""
     p = layer.spec.flatten_param
@@ -67,7 +67,7 @@ def flatten(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("nn.Flatten", {"start_dim": axis, "end_dim": end - len(shapes[0])}, (top,))
 
 
-@layer("Reshape", shares=True, in_place="Caffe refuses that")
+@layer("Reshape", shares="always", in_place="Caffe refuses that")
 def reshape(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """0 copies the axis at its place, -1 is inferred; `axis` and `num_axes` limit what is reshaped."""
     p, shape = layer.spec.reshape_param, shapes[0]
@@ -78,7 +78,7 @@ def reshape(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         raise NetError(f"num_axes {p.num_axes} from axis {start} reach beyond {list(shape)}")
     if sum(d == -1 for d in dims) > 1 or any(d < -1 for d in dims):
         raise NetError(f"dims {dims}: each is at least -1, and only one may be -1")
-    if any(d == 0 and start + i >= end for i, d in enumerate(dims)):
+    if any(d == 0 and start + i >= len(shape) for i, d in enumerate(dims)):
         raise NetError(f"dims {dims}: a 0 copies an axis that {list(shape)} does not have there")
     known = prod(shape[start + i] if d == 0 else d for i, d in enumerate(dims) if d != -1)
     span = prod(shape[start:end])

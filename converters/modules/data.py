@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,13 +25,26 @@ class DummyData(nn.Module):
 
     @staticmethod
     def fill(
-        t: Tensor, type: str = "constant", value: float = 0.0, min: float = 0.0, max: float = 1.0, mean: float = 0.0, std: float = 1.0, **_: Any
-    ) -> Tensor:
+        t: Tensor, type: str, value: float = 0.0, min: float = 0.0, max: float = 1.0, mean: float = 0.0, std: float = 1.0, sparse: int = -1,
+        variance_norm: str = "FAN_IN",
+    ) -> Tensor:  # fmt: skip
+        """Fan in and out are count / axis 0 and count / axis 1, whatever the axes mean."""
+        if type == "constant" or not t.numel():
+            return t.fill_(value)
         if type == "uniform":
             return t.uniform_(min, max)
         if type == "gaussian":
-            return t.normal_(mean, std)
-        return t.fill_(value)
+            t.normal_(mean, std)
+            return t if sparse < 0 else t * (torch.rand_like(t) < sparse / t.shape[0])
+        if type == "positive_unitball":
+            return t.uniform_(0, 1) / t.reshape(t.shape[0], -1).sum(1).view(-1, *(1,) * (t.dim() - 1))
+        if type == "bilinear":
+            factor = math.ceil(t.shape[3] / 2)
+            ramp = 1 - (torch.arange(t.shape[3], device=t.device) / factor - (t.shape[3] - 1) / (2 * factor)).abs()
+            return t.copy_(ramp[:, None] * ramp)
+        fan_in, fan_out = t.numel() / t.shape[0], t.numel() / t.shape[1] if t.dim() > 1 else t.numel()
+        fan = {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[variance_norm]
+        return t.uniform_(-math.sqrt(3 / fan), math.sqrt(3 / fan)) if type == "xavier" else t.normal_(0, math.sqrt(2 / fan))
 
 
 class Parameter(nn.Module):

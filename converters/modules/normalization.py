@@ -103,6 +103,9 @@ class BatchNorm(nn.Module):
         if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
             mean, variance = x.detach().flatten(), torch.zeros_like(self.variance)
             normal = F.batch_norm(x * 0, variance, variance, weight, bias, eps=self.eps)
+        elif torch.compiler.is_exporting():  # torch's ONNX export of the form that also gives the statistics divides by eps alone
+            variance, mean = torch.var_mean(x, (0, *range(2, x.dim())))
+            normal = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
         else:
             mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
             normal = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
@@ -201,4 +204,7 @@ class BatchStatistics(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
+            none = torch.zeros_like(self.weight)
+            return F.batch_norm(x * 0, none, none, self.weight, self.bias, eps=self.eps)
         return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)

@@ -25,7 +25,7 @@ class WidePool2d(nn.Module):
         kernel, stride, pad = self.kernel_size[axis], self.stride[axis], self.padding[axis]  # type: ignore[index]
         span = size + 2 * pad - kernel
         windows = (-(-span // stride) if self.ceil_mode else span // stride) + 1
-        if pad and (windows - 1) * stride >= size + pad:
+        if any(self.padding) and (windows - 1) * stride >= size + pad:
             windows -= 1
         return (windows - 1) * stride + kernel - size - pad
 

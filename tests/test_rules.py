@@ -1,0 +1,168 @@
+"""Caffe's rules where no recorded case looks: from its source, by hand, and over all numbers of axes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import converters
+from converters import to_onnx
+from converters.comparison.runners.onnx_files import OnnxRuntimeRunner
+from converters.net import CaffeNet
+from converters.registry import rules
+from prototxt import DecantError, NetError, parse_text
+
+
+def net_of(layers: str, *shapes: tuple[int, ...], phase: str = "TEST") -> CaffeNet:
+    """A net of inputs x0, x1, ... and the given layers."""
+    fed = "".join(f'input: "x{i}" input_shape {{ {" ".join(f"dim: {d}" for d in shape)} }} ' for i, shape in enumerate(shapes))
+    return converters.load(parse_text(fed + layers), phase=phase)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (6, 3)])
+@pytest.mark.parametrize("fields", ["use_global_stats: false", "use_global_stats: true", ""])
+def test_batch_norm_in_a_file(fields: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    net = net_of(f'layer {{ name: "n" type: "BatchNorm" bottom: "x0" top: "y" batch_norm_param {{ {fields} }} }}', shape)
+    net.load({"n": [torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6]), torch.tensor([2.0])]})
+    x = 100 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    made = OnnxRuntimeRunner(to_onnx(net, tmp_path / "n.onnx").path)({"x0": x.numpy()})["y"]
+    torch.testing.assert_close(torch.from_numpy(made), net.blobs({"x0": x})["y"], rtol=1e-5, atol=1e-5)
+
+
+LOSS = 'layer { name: "l" type: "EuclideanLoss" bottom: "x0" bottom: "x1" top: "loss" %s } layer { name: "s" type: "Silence" bottom: "loss" }'
+
+
+@pytest.mark.parametrize(("weight", "counted"), [("", 1.0), ("loss_weight: 3", 4.0)])
+def test_only_a_written_loss_weight_moves_to_the_split(weight: str, counted: float) -> None:
+    net = net_of(LOSS % weight + 'layer { name: "p" type: "Power" bottom: "loss" top: "p" }', (2, 3), (2, 3))
+    assert [w for _, w in net.graph.losses] == [counted]
+
+
+@pytest.mark.parametrize("view", ["Flatten", "Reshape", "Concat", "Slice"])
+def test_memory_is_shared_as_caffe_shares_it(view: str) -> None:
+    """A ReLU in place on the view is seen through the blob that it views, whatever the view's first axis."""
+    field = {"Flatten": "flatten_param { axis: 0 }", "Reshape": "reshape_param { shape { dim: 3 dim: 2 } }"}.get(view, "")
+    net = net_of(
+        f"""layer {{ name: "a" type: "Power" bottom: "x0" top: "a" }} layer {{ name: "v" type: "{view}" bottom: "a" top: "v" {field} }}
+        layer {{ name: "r" type: "ReLU" bottom: "v" top: "v" }} layer {{ name: "z" type: "Power" bottom: "a" top: "z" }}""",
+        (2, 3),
+    )
+    x = torch.tensor([[-1.0, 2, -3], [4, -5, 6]])
+    torch.testing.assert_close(net.blobs({"x0": x})["z"], x.clamp(min=0))
+
+
+def pooled(x: Tensor, kernel: tuple[int, int], stride: int, pad: tuple[int, int]) -> Tensor:
+    """Caffe's MAX pooling of one plane, window by window; padding on one axis clips the windows of both."""
+    size = [math.ceil((d + 2 * q - k) / stride) + 1 for d, k, q in zip(x.shape, kernel, pad, strict=True)]
+    if any(pad):
+        size = [n - ((n - 1) * stride >= d + q) for n, d, q in zip(size, x.shape, pad, strict=True)]
+    made = torch.empty(*size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            top, left = i * stride - pad[0], j * stride - pad[1]
+            made[i, j] = x[max(top, 0) : top + kernel[0], max(left, 0) : left + kernel[1]].max()
+    return made
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [((2, 1), 2, (1, 0)), ((3, 1), 2, (2, 0)), ((1, 4), 2, (0, 3)), ((3, 2), 2, (1, 0))])
+def test_padding_on_one_axis_clips_both(kernel: tuple[int, int], stride: int, pad: tuple[int, int]) -> None:
+    x = torch.randn(1, 1, 6, 8, generator=torch.Generator().manual_seed(1))
+    field = f"kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride: {stride} pad_h: {pad[0]} pad_w: {pad[1]}"
+    net = net_of(f'layer {{ name: "p" type: "Pooling" bottom: "x0" top: "y" pooling_param {{ {field} }} }}', (1, 1, 6, 8))
+    torch.testing.assert_close(net.blobs({"x0": x})["y"][0, 0], pooled(x[0, 0], kernel, stride, pad))
+
+
+def test_a_zero_copies_an_axis_behind_those_that_are_reshaped() -> None:
+    net = net_of('layer { type: "Reshape" bottom: "x0" top: "y" reshape_param { axis: 1 num_axes: 1 shape { dim: 6 dim: 0 } } }', (2, 6, 1, 5))
+    assert net.blobs({"x0": torch.zeros(2, 6, 1, 5)})["y"].shape == (2, 6, 1, 1, 5)
+
+
+def test_made_up_data_are_filled_by_every_filler() -> None:
+    """Bounds and moments of the fillers' definitions, fan in = count / axis 0."""
+    texts = [
+        'type: "xavier"',
+        'type: "msra" variance_norm: FAN_OUT',
+        'type: "positive_unitball"',
+        'type: "gaussian" std: 2 sparse: 30',
+        'type: "bilinear"',
+    ]
+    fillers = " ".join(f"data_filler {{ {text} }}" for text in texts)
+    tops = " ".join(f'top: "t{i}"' for i in range(5))
+    net = net_of(f'layer {{ name: "d" type: "DummyData" {tops} dummy_data_param {{ {fillers} shape {{ dim: 60 dim: 40 dim: 4 dim: 4 }} }} }}')
+    torch.manual_seed(0)
+    xavier, msra, ball, sparse, bilinear = (net.blobs({})[f"t{i}"] for i in range(5))
+    assert xavier.abs().max() == pytest.approx(math.sqrt(3 / 640), rel=1e-2)
+    assert msra.std() == pytest.approx(math.sqrt(2 / 960), rel=2e-2)
+    torch.testing.assert_close(ball.flatten(1).sum(1), torch.ones(60))
+    assert (sparse != 0).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert sparse[sparse != 0].std() == pytest.approx(2, rel=2e-2)
+    torch.testing.assert_close(bilinear[3, 7, 0], torch.tensor([0.0625, 0.1875, 0.1875, 0.0625]))
+
+
+REFUSED = {  # as Caffe refuses them, or because what it computes is rubbish
+    'type: "Tile" bottom: "x0" top: "x0" tile_param { tiles: 2 }': "in place, and makes",
+    'type: "SoftmaxWithLoss" bottom: "x0" bottom: "x1" top: "x0"': "in place, and makes",
+    'type: "Accuracy" bottom: "x0" bottom: "x1" top: "y" accuracy_param { top_k: 4 }': "top_k 4 of 3 classes",
+    'type: "Eltwise" bottom: "x0" bottom: "x0" top: "y" eltwise_param { operation: PROD coeff: 1 coeff: 2 }': "not for PROD",
+    'type: "Pooling" bottom: "x0" top: "y" pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }': "only MAX and AVE",
+    'type: "Pooling" bottom: "x0" top: "y" pooling_param { kernel_size: 2 pad: 1 pad_h: 1 }': "pad beside pad_h",
+    'type: "DummyData" top: "y" dummy_data_param { shape { dim: 2 } data_filler { type: "foo" } }': "'foo' is unknown",
+}
+
+
+@pytest.mark.parametrize("layer", REFUSED, ids=lambda text: text.split('"')[1])
+def test_what_caffe_refuses(layer: str) -> None:
+    with pytest.raises(NetError, match=REFUSED[layer]):
+        net_of(f'layer {{ name: "l" {layer} }}', (2, 3, 4, 4), (2, 1, 4, 4))
+
+
+SHAPES: list[tuple[int, ...]] = [(), (5,), (4, 6), (2, 3, 4), (2, 4, 4, 6), (2, 4, 2, 4, 4), (2, 2, 2, 2, 2, 2), (1, 1, 1, 1)]
+FIELDS = {
+    "Convolution": "convolution_param { num_output: 4 kernel_size: 3 pad: 1 }", "Deconvolution": "convolution_param { num_output: 4 kernel_size: 2 }",
+    "Im2col": "convolution_param { kernel_size: 2 }",
+    "InnerProduct": "inner_product_param { num_output: 3 }",
+    "Pooling": "pooling_param { kernel_size: 2 }",
+    "Embed": "embed_param { num_output: 3 input_dim: 7 }", "Reshape": "reshape_param { shape { dim: 0 dim: -1 } }", "Tile": "tile_param { tiles: 3 }",
+    "ShuffleChannel": "shuffle_channel_param { group: 2 }", "Squeeze": "squeeze_param { axis: 0 }", "Reverse": "reverse_param { axis: 0 }",
+    "Upsample": "upsample_param { scale: 2 }", "Reorg": "reorg_param { stride: 2 }", "Interp": "interp_param { zoom_factor: 2 }",
+    "SPP": "spp_param { pyramid_height: 2 }", "LSTM": "recurrent_param { num_output: 3 }", "RNN": "recurrent_param { num_output: 3 }",
+    "PriorBox": "prior_box_param { min_size: 2 }", "ROIPooling": "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 1 }",
+    "PSROIPooling": "psroi_pooling_param { spatial_scale: 1 output_dim: 1 group_size: 2 }", "CenterLoss": "center_loss_param { num_output: 3 }",
+    "FocalLoss": "focal_loss_param { alpha: 1 gamma: 2 }", "TripletLoss": "triplet_loss_param { margin: 1 } loss_param { normalization: NONE }",
+    "Resize": "resize_param { is_pyramid_test: false height: 3 width: 2 }", "Pad": "pad_param { pad_l: 1 }", "Normalize": "norm_param { }",
+    "BN": "bn_param { bn_mode: LEARN }", "Permute": "permute_param { order: 1 order: 0 }",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(rules()))
+def test_a_rule_takes_or_refuses_every_number_of_axes(kind: str) -> None:
+    """And what it takes runs, and has the shape that it tells."""
+    least, most = rules()[kind].bottoms
+    for count in range(max(least, 1), min(most if most is not None else least + 1, 4) + 1):
+        for shapes in [(s,) * count for s in SHAPES] + [(s, *[t] * (count - 1)) for s in SHAPES for t in SHAPES if count > 1 and s != t]:
+            bottoms = " ".join(f'bottom: "x{i}"' for i in range(count))
+            tops = " ".join(f'top: "y{i}"' for i in range(count if rules()[kind].equal_counts else rules()[kind].tops[0]))
+            try:
+                net = net_of(f'layer {{ name: "l" type: "{kind}" {bottoms} {tops} {FIELDS.get(kind, "")} }}', *shapes)
+            except DecantError:
+                continue
+            inputs = {f"x{i}": torch.zeros(shape) if i or kind == "Embed" else torch.rand(shape) for i, shape in enumerate(shapes)}
+            blobs, told = outcome(net, inputs)
+            assert "does not take blobs of shape" not in told, shapes
+            for name in net.graph.outputs if blobs else ():
+                assert kind in VARIABLE or blobs[name].shape == net.graph.blob_shapes[name], shapes
+
+
+def outcome(net: CaffeNet, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The blobs, or why there are none."""
+    try:
+        return net.blobs({name: inputs[name] for name in net.graph.inputs}), ""
+    except NetError as exc:
+        return {}, str(exc)
+
+
+VARIABLE = ("DetectionOutput", "Filter", "Proposal", "YoloDetectionOutput", "Yolov3DetectionOutput")
