@@ -14,11 +14,10 @@ class Sum(nn.Module):
         self.coefficients = coefficients
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        if self.coefficients is not None:
-            inputs = tuple(x if c == 1 else x * c for x, c in zip(inputs, self.coefficients, strict=True))
-        total = inputs[0] + inputs[1]
-        for x in inputs[2:]:
-            total = total + x
+        first, *others = self.coefficients or (1,) * len(inputs)
+        total = inputs[0] if first == 1 else inputs[0] * first
+        for x, coefficient in zip(inputs[1:], others, strict=True):
+            total = torch.add(total, x, alpha=coefficient)
         return total
 
 
