@@ -221,11 +221,11 @@ def bins(start: Tensor, extent: Tensor, count: int, size: int) -> tuple[Tensor, 
     return low.clamp(0, size).long(), high.clamp(0, size).long()
 
 
-def bags(image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells of all images [N, H, W] in one row: the places of each bin [R, bins, bins, most], which of them count, where each bin's begin."""
+def bags(plane: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells of all planes in one row: the places of each bin [R, bins, bins, most], which of them count, where each bin's begin."""
     most = [int((end - start).max()) if len(end) else 0 for start, end in (rows, columns)]
     row, column = (start[..., None] + torch.arange(n, device=start.device) for n, (start, _) in zip(most, (rows, columns), strict=True))
-    cell = ((image[:, None, None] * size[0] + row) * size[1])[:, :, None, :, None] + column[:, None, :, None]
+    cell = (plane[..., None, None] * size[0] + row[:, :, None, :, None]) * size[1] + column[:, None, :, None]
     inside = ((row < rows[1][..., None])[:, :, None, :, None] & (column < columns[1][..., None])[:, None, :, None]).flatten(3)
     return cell.flatten(3), inside, F.pad(inside.sum(3).flatten().cumsum(0), (1, 0))
 
@@ -248,8 +248,8 @@ class RoiPool(nn.Module):
         rows = bins(corner[:, 1], extent[:, 1], self.size[0], x.shape[2])
         if torch.compiler.is_compiling():
             return self.masked(x[regions[:, 0].long()], rows, columns)
-        cell, inside, begin = bags(regions[:, 0].long(), rows, columns, (x.shape[2], x.shape[3]))
-        values = x.permute(0, 2, 3, 1).flatten(0, 2)
+        cell, inside, begin = bags(regions[:, 0].long()[:, None, None], rows, columns, (x.shape[2], x.shape[3]))
+        values = x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
         with torch.no_grad():  # of equals the first has the gradient
             largest = torch.embedding_bag(values, cell[inside], begin, mode=2, include_last_offset=True)[3].clamp(min=0)
         pooled = values.gather(0, largest).view(-1, *self.size, x.shape[1])
@@ -284,10 +284,11 @@ class PositionSensitiveRoiPool(nn.Module):
         rows = bins(start[:, 1], extent[:, 1], self.group, x.shape[2])
         if torch.compiler.is_compiling():
             return self.by_sums(x, regions[:, 0].long(), rows, columns)
-        cell, inside, begin = bags(regions[:, 0].long(), rows, columns, (x.shape[2], x.shape[3]))
-        own = cell * self.group**2 + torch.arange(self.group**2, device=x.device).view(self.group, self.group, 1)
-        values = x.unflatten(1, (-1, self.group**2)).permute(0, 3, 4, 2, 1).flatten(0, 3)  # [cells * group^2, out]
-        means = F.embedding_bag(own[inside], values, begin, mode="mean", include_last_offset=True)
+        own = torch.arange(self.group**2, device=x.device).view(self.group, self.group)
+        plane = regions[:, 0].long()[:, None, None] * self.group**2 + own
+        cell, inside, begin = bags(plane, rows, columns, (x.shape[2], x.shape[3]))
+        values = x.reshape(x.shape[0], x.shape[1] // self.group**2, -1).transpose(1, 2).flatten(0, 1)  # [N * group^2 * H * W, out]
+        means = F.embedding_bag(cell[inside], values, begin, mode="mean", include_last_offset=True)
         return means.view(-1, self.group, self.group, values.shape[1]).permute(0, 3, 1, 2)
 
     def by_sums(self, x: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
