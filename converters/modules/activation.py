@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ class SharedPReLU(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.25))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x > 0, x, self.weight * x)
+        return F.prelu(x, self.weight.view(1))
 
 
 class Abs(nn.Module):
@@ -50,8 +51,10 @@ class Exp(nn.Module):
         self.base, self.scale, self.shift = base, scale, shift
 
     def forward(self, x: Tensor) -> Tensor:
-        log_base = 1.0 if self.base == -1 else math.log(self.base)
-        return (x * (self.scale * log_base) + self.shift * log_base).exp()
+        log_base = 1.0 if self.base in (-1, 2) else math.log(self.base)
+        x = x * (self.scale * log_base) if self.scale * log_base != 1 else x
+        x = x + self.shift * log_base if self.shift else x
+        return x.exp2() if self.base == 2 else x.exp()
 
 
 class Log(nn.Module):
@@ -62,8 +65,9 @@ class Log(nn.Module):
         self.base, self.scale, self.shift = base, scale, shift
 
     def forward(self, x: Tensor) -> Tensor:
-        y = (x * self.scale + self.shift).log()
-        return y if self.base == -1 else y / math.log(self.base)
+        x = x * self.scale if self.scale != 1 else x
+        x = x + self.shift if self.shift else x
+        return x.log() if self.base == -1 else x.log2() if self.base == 2 else x.log() / math.log(self.base)
 
 
 class BNLL(nn.Module):
@@ -84,8 +88,23 @@ class Threshold(nn.Module):
         return (x > self.threshold).to(x.dtype)
 
 
+class Cut(torch.autograd.Function):
+    """x cut to low..high; the gradient passes on both bounds, which torch's clamp does not promise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        y = x.clamp(low, high)
+        ctx.save_for_backward(x == y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient * ctx.saved_tensors[0], None, None
+
+
 class Clip(nn.Module):
-    """max(min(x, high), low), so `low` everywhere if low > high. The gradient passes on both bounds, which torch's clamp does not promise."""
+    """max(min(x, high), low), so `low` everywhere if low > high."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -94,6 +113,8 @@ class Clip(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():  # one operator for whoever reads the file
             return x.clamp(max=self.high).clamp(min=self.low)
+        if self.low <= self.high and not torch.compiler.is_compiling():
+            return Cut.apply(x, self.low, self.high)  # type: ignore[no-any-return]
         x = torch.where(x > self.high, self.high, x)
         return torch.where(x < self.low, self.low, x)
 
@@ -106,7 +127,7 @@ class Swish(nn.Module):
         self.beta = beta
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.beta * x)
+        return F.silu(x) if self.beta == 1 else x * torch.sigmoid(self.beta * x)
 
 
 class PhaseDropout(nn.Module):

@@ -226,14 +226,13 @@ class SmoothL1Loss(nn.Module):
         difference = a - b.reshape(a.shape)
         difference = difference if inside is None else difference * inside.detach().reshape(a.shape)
         cost = smooth_l1(difference, self.sigma)
-        cost = cost if outside is None else cost * outside.detach().reshape(a.shape)
-        return cost.sum() / a.shape[0]
+        total = cost.sum() if outside is None else cost.flatten() @ outside.detach().flatten()
+        return total / a.shape[0]
 
 
 def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
     """The cost of each difference."""
-    knee = 1 / sigma**2
-    return torch.where(difference.abs() < knee, 0.5 * sigma**2 * difference.square(), difference.abs() - 0.5 * knee)
+    return F.smooth_l1_loss(difference, difference.new_zeros(()).expand_as(difference), reduction="none", beta=1 / sigma**2)
 
 
 def first_best(values: Tensor) -> int:

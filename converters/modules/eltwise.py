@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +16,10 @@ class Sum(nn.Module):
         self.coefficients = coefficients
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        if self.coefficients is not None:
-            inputs = tuple(x if c == 1 else x * c for x, c in zip(inputs, self.coefficients, strict=True))
-        total = inputs[0] + inputs[1]
-        for x in inputs[2:]:
-            total = total + x
+        first, *others = self.coefficients or (1,) * len(inputs)
+        total = inputs[0] if first == 1 else inputs[0] * first
+        for x, coefficient in zip(inputs[1:], others, strict=True):
+            total = torch.add(total, x, alpha=coefficient)
         return total
 
 
@@ -32,11 +33,30 @@ class Product(nn.Module):
         return total
 
 
+class Larger(torch.autograd.Function):
+    """The larger of two, and the second of equals, with a mask for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        first = a > b
+        ctx.save_for_backward(first)
+        return torch.where(first, a, b)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (first,), (to_a, to_b) = ctx.saved_tensors, ctx.needs_input_grad
+        return gradient * first if to_a else None, gradient * ~first if to_b else None
+
+
 class Maximum(nn.Module):
     """The largest of its inputs; a tie of the first two goes to the second, a later one wins only if it is larger."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        largest = torch.where(inputs[0] > inputs[1], inputs[0], inputs[1])
+        largest = self.larger(inputs[0], inputs[1])
         for x in inputs[2:]:
-            largest = torch.where(x > largest, x, largest)
+            largest = self.larger(x, largest)
         return largest
+
+    def larger(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(a > b, a, b) if torch.compiler.is_compiling() else Larger.apply(a, b)  # type: ignore[no-any-return]

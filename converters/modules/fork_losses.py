@@ -34,10 +34,10 @@ class SmoothL1LossEach(nn.Module):
         self.normalization, self.each = normalization, each
 
     def forward(self, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        difference = a - b.reshape(a.shape)
+        b = b.reshape(a.shape)
         if weight is not None:
-            difference = difference * weight.detach().reshape(a.shape)
-        cost = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
+            a, b = (a - b) * weight.detach().reshape(a.shape), a.new_zeros(()).expand_as(a)
+        cost = F.smooth_l1_loss(a, b, reduction="none" if self.each else "sum")
         loss = divided(cost.sum(), self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))
         return (loss, cost.sum(1).reshape(a.shape[0], 1, *(*a.shape[2:], 1, 1)[:2])) if self.each else loss
 
@@ -52,10 +52,13 @@ class SoftmaxWithLossEach(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         batch, classes = math.prod(x.shape[: self.axis]), x.shape[self.axis]
         log_p = x.log_softmax(self.axis).reshape(batch, classes, -1)
-        classes_of_label = label.detach().long().reshape(batch, -1)
-        valid = torch.ones_like(classes_of_label, dtype=torch.bool) if self.ignore_label is None else classes_of_label != self.ignore_label
-        cost = self.cost(log_p.gather(1, torch.where(valid, classes_of_label, 0)[:, None]).squeeze(1)) * valid
-        loss = divided(cost.sum(), self.normalization, batch, valid.numel(), valid)
+        true, valid = label.detach().long().reshape(batch, 1, -1), None
+        if self.ignore_label is not None:
+            valid = true != self.ignore_label
+            true = torch.where(valid, true, 0)
+        cost = self.cost(log_p.gather(1, true))
+        cost = cost if valid is None else cost * valid
+        loss = divided(cost.sum(), self.normalization, batch, cost.numel(), valid)
         if self.outputs == 1:
             return loss
         each = cost.reshape((*label.shape, 1, 1, 1, 1)[:4])
@@ -94,18 +97,19 @@ class ToCentres(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centres: Tensor, label: Tensor) -> Tensor:
-        distance = x - centres[label]
+        distance = x - F.embedding(label, centres)
         ctx.save_for_backward(distance, label)
         ctx.classes = len(centres)
-        return distance.square().sum() / (2 * len(x))
+        return torch.linalg.vecdot(distance.flatten(), distance.flatten()) / (2 * len(x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         distance, label = ctx.saved_tensors
         count = torch.bincount(label, minlength=ctx.classes)
-        move = distance.new_zeros(ctx.classes, distance.shape[1]).index_add(0, label, -distance)
-        return gradient * distance / len(distance), move / (1 + count)[:, None], None
+        share = distance / -(1 + count[label])[:, None]
+        move = distance.new_zeros(ctx.classes, distance.shape[1]).index_add_(0, label, share)
+        return distance * (gradient / len(distance)), move, None
 
 
 class CenterLoss(nn.Module):

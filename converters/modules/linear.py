@@ -19,7 +19,10 @@ class InnerProduct(nn.Linear):
             self.weight = nn.Parameter(torch.empty(in_features, out_features, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(self.axis), self.weight.t() if self.transpose else self.weight, self.bias)
+        x = x.flatten(self.axis)
+        if not self.transpose:
+            return F.linear(x, self.weight, self.bias)
+        return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
 
 class Embed(nn.Module):

@@ -133,10 +133,11 @@ class InfogainLoss(nn.Module):
     def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         matrix = (self.matrix if matrix is None else matrix).detach().reshape(x.shape[self.axis], -1).to(x.dtype)  # type: ignore[union-attr]
         log_p = x.log_softmax(self.axis).movedim(self.axis, -1)
-        log_p = log_p + (log_p.clamp(min=math.log(LEAST_PROBABILITY)) - log_p).detach()  # cut in the value, not in the gradient
+        below = F.softshrink(log_p.detach(), -math.log(LEAST_PROBABILITY))  # what is cut from the value, not from the gradient
         label = label.detach().long().reshape(log_p.shape[:-1])
-        valid = torch.ones_like(label, dtype=x.dtype) if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
-        cost = -(F.embedding(torch.where(valid > 0, label, 0), matrix) * log_p).sum(-1)
-        batch = math.prod(x.shape[: self.axis])
-        loss = (cost * valid).sum() / divisor(self.normalization, batch, math.prod(valid.shape), valid)
+        valid = None if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
+        weight = F.embedding(label if valid is None else torch.where(valid > 0, label, 0), matrix)
+        weight = (weight if valid is None else weight * valid[..., None]).flatten()
+        total = weight @ below.flatten() - weight @ log_p.flatten()
+        loss = total / divisor(self.normalization, math.prod(x.shape[: self.axis]), math.prod(label.shape), valid)
         return (loss, x.softmax(self.axis)) if self.probabilities else loss

@@ -185,14 +185,17 @@ class ScaledBatchNorm(nn.Module):
         if stored:
             factor = 1.0 if self.factor is None else torch.where(self.factor == 0, 0.0, 1 / self.factor)
             return F.batch_norm(x, self.mean * factor, self.variance * factor, self.weight, self.bias, eps=self.eps)
-        axes = [0, *range(2, x.dim())]
-        variance, mean = torch.var_mean(x, axes, correction=0)
+        count = x.numel() // x.shape[1]
+        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+        if count == 1:  # one value a channel: its own mean, of variance 0
+            mean = x.detach().flatten()
+            normal = F.batch_norm(x * 0, variance, variance, self.weight, self.bias, eps=self.eps)
+        else:
+            normal = F.batch_norm(x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             self.mean.lerp_(mean, 1 - self.momentum)
-            self.variance.lerp_(variance, 1 - self.momentum)
-        shape = (-1, *(1,) * (x.dim() - 2))
-        factor = self.weight * (variance + self.eps).rsqrt()
-        return (x - mean.view(shape)) * factor.view(shape) + self.bias.view(shape)
+            self.variance.lerp_(variance * ((count - 1) / count), 1 - self.momentum)  # torch's is the unbiased one
+        return normal
 
 
 class BatchStatistics(nn.Module):

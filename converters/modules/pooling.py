@@ -49,10 +49,18 @@ class MaxPool2dWithMask(WidePool2d):
         if self.kernel_size is None:
             values, index = x.flatten(2).max(-1)
             return values[..., None, None], index[..., None, None].to(x.dtype)
+        if self.fits() and not torch.compiler.is_exporting():
+            values, index = F.max_pool2d(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode, return_indices=True)
+            return values, index.to(x.dtype)
         values, index = F.max_pool2d(self.padded(x, float("-inf")), self.kernel_size, self.stride, return_indices=True)
         width = x.shape[3] + self.padding[1] + self.far_padding(x.shape[3], 1)
         row, column = index // width - self.padding[0], index % width - self.padding[1]
         return values, (row * x.shape[3] + column).to(x.dtype)
+
+    def fits(self) -> bool:
+        """Whether torch's own padding and last window are Caffe's."""
+        axes = zip(self.kernel_size, self.stride, self.padding, strict=True)  # type: ignore[arg-type]
+        return all(2 * pad <= kernel and (pad > 0 or stride <= kernel) for kernel, stride, pad in axes)
 
 
 class WideAvgPool2d(WidePool2d):

@@ -25,7 +25,9 @@ class SPP(nn.Module):
         rows, columns = self.windows(x.shape[2], bins), self.windows(x.shape[3], bins)
         kernel, padding = (rows[0], columns[0]), (columns[1], columns[2], rows[1], rows[2])
         if not self.average:
-            return F.max_pool2d(F.pad(x, padding, value=float("-inf")), kernel)
+            return F.max_pool2d(F.pad(x, padding, value=float("-inf")) if any(padding) else x, kernel)
+        if not any(padding):
+            return F.avg_pool2d(x, kernel) if torch.compiler.is_exporting() else F.adaptive_avg_pool2d(x, bins)
         total = F.avg_pool2d(F.pad(x, padding), kernel) * (kernel[0] * kernel[1])
         return total / (self.extents(x.shape[2], rows, x)[:, None] * self.extents(x.shape[3], columns, x))
 

@@ -223,6 +223,15 @@ def bins(start: Tensor, extent: Tensor, count: int, size: int) -> tuple[Tensor, 
     return low.clamp(0, size).long(), high.clamp(0, size).long()
 
 
+def bags(plane: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells of all planes in one row: the places of each bin [R, bins, bins, most], which of them count, where each bin's begin."""
+    most = [int((end - start).max()) if len(end) else 0 for start, end in (rows, columns)]
+    row, column = (start[..., None] + torch.arange(n, device=start.device) for n, (start, _) in zip(most, (rows, columns), strict=True))
+    cell = (plane[..., None, None] * size[0] + row[:, :, None, :, None]) * size[1] + column[:, None, :, None]
+    inside = ((row < rows[1][..., None])[:, :, None, :, None] & (column < columns[1][..., None])[:, None, :, None]).flatten(3)
+    return cell.flatten(3), inside, F.pad(inside.sum(3).flatten().cumsum(0), (1, 0))
+
+
 class RoiPool(nn.Module):
     """The maximum of each bin of regions [R, 5]: corners rounded to whole cells, both ends inside; an empty bin is 0."""
 
@@ -241,10 +250,12 @@ class RoiPool(nn.Module):
         rows = bins(corner[:, 1], extent[:, 1], self.size[0], x.shape[2])
         if torch.compiler.is_compiling():
             return self.masked(x[regions[:, 0].long()], rows, columns)
-        (left, right), (top, bottom) = ([t.tolist() for t in pair] for pair in (columns, rows))
-        images = regions[:, 0].long().tolist()
-        pooled = [self.of_region(x[image], top[i], bottom[i], left[i], right[i]) for i, image in enumerate(images)]
-        return torch.stack(pooled) if pooled else x.new_zeros(0, x.shape[1], *self.size)
+        cell, inside, begin = bags(regions[:, 0].long()[:, None, None], rows, columns, (x.shape[2], x.shape[3]))
+        values = x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+        with torch.no_grad():  # of equals the first has the gradient
+            largest = torch.embedding_bag(values, cell[inside], begin, mode=2, include_last_offset=True)[3].clamp(min=0)
+        pooled = values.gather(0, largest).view(-1, *self.size, x.shape[1])
+        return torch.where(inside.any(3, keepdim=True), pooled, 0).permute(0, 3, 1, 2)
 
     def masked(self, x: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
         """The same of a copy of the image for each region, [R, C, H, W], without a look at the values of the regions."""
@@ -259,16 +270,6 @@ class RoiPool(nn.Module):
         pooled = torch.stack(made, 2)
         return torch.where(pooled == nothing, 0, pooled).unflatten(2, self.size)
 
-    @staticmethod
-    def of_region(x: Tensor, top: list[int], bottom: list[int], left: list[int], right: list[int]) -> Tensor:
-        """[C, H, W] -> [C, bins, bins]."""
-        nothing = x.new_zeros(x.shape[0])
-        rows = [
-            [x[:, a:b, c:d].amax((1, 2)) if b > a and d > c else nothing for c, d in zip(left, right, strict=True)]
-            for a, b in zip(top, bottom, strict=True)
-        ]
-        return torch.stack([torch.stack(row, -1) for row in rows], 1)
-
 
 class PositionSensitiveRoiPool(nn.Module):
     """The mean of each bin of regions [R, 5], each bin from score maps of its own: [N, out * group^2, H, W] -> [R, out, group, group]."""
@@ -281,10 +282,22 @@ class PositionSensitiveRoiPool(nn.Module):
         regions = regions.detach().reshape(-1, 5)
         start, end = half_up(regions[:, 1:3]) * self.scale, (half_up(regions[:, 3:]) + 1) * self.scale
         extent = (end - start).clamp(min=0.1)
-        left, right = bins(start[:, 0], extent[:, 0], self.group, x.shape[3])
-        top, bottom = bins(start[:, 1], extent[:, 1], self.group, x.shape[2])
-        sums = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))  # of all above and to the left
-        maps = sums.unflatten(1, (-1, self.group, self.group))[regions[:, 0].long()]  # [R, out, group, group, H + 1, W + 1]
+        columns = bins(start[:, 0], extent[:, 0], self.group, x.shape[3])
+        rows = bins(start[:, 1], extent[:, 1], self.group, x.shape[2])
+        if torch.compiler.is_compiling():
+            return self.by_sums(x, regions[:, 0].long(), rows, columns)
+        own = torch.arange(self.group**2, device=x.device).view(self.group, self.group)
+        plane = regions[:, 0].long()[:, None, None] * self.group**2 + own
+        cell, inside, begin = bags(plane, rows, columns, (x.shape[2], x.shape[3]))
+        values = x.reshape(x.shape[0], x.shape[1] // self.group**2, -1).transpose(1, 2).flatten(0, 1)  # [N * group^2 * H * W, out]
+        means = F.embedding_bag(cell[inside], values, begin, mode="mean", include_last_offset=True)
+        return means.view(-1, self.group, self.group, values.shape[1]).permute(0, 3, 1, 2)
+
+    def by_sums(self, x: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+        """The same from sums of all values above and to the left, without a look at the values of the regions."""
+        (top, bottom), (left, right) = rows, columns
+        sums = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
+        maps = sums.unflatten(1, (-1, self.group, self.group))[image]  # [R, out, group, group, H + 1, W + 1]
         total = self.at(maps, bottom, right) - self.at(maps, top, right) - self.at(maps, bottom, left) + self.at(maps, top, left)
         area = ((bottom - top).clamp(min=0)[:, :, None] * (right - left).clamp(min=0)[:, None]).to(total.dtype)[:, None]
         return torch.where(area > 0, total / area.clamp(min=1), 0).to(x.dtype)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MODES = {("corners", True): "bilinear", ("half", True): "bilinear", ("plain", False): "nearest", ("half", False): "nearest-exact"}
+
 
 class Interp(nn.Module):
     """Bilinear with corners on corners: [N, C, H, W] cut at both ends, to a size, by factors, or to the size of a second input."""
@@ -37,6 +39,9 @@ class GridResize(nn.Module):
         self.size, self.grid, self.bilinear, self.zeros = size, grid, bilinear, zeros
 
     def forward(self, x: Tensor) -> Tensor:
+        mode = MODES.get((self.grid, self.bilinear))
+        if mode and not self.zeros and not torch.compiler.is_exporting():  # readers of a file round places in ways of their own
+            return F.interpolate(x, self.size, mode=mode, align_corners=self.grid == "corners" if self.bilinear else None)
         for axis in (2, 3):
             x = self.along(x, axis)
         return x
@@ -85,7 +90,7 @@ class MaskUnpool(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         high, wide = self.size or (x.shape[2] * self.scale[0] - self.less[0], x.shape[3] * self.scale[1] - self.less[1])
         place = mask.detach().long().flatten(2)
-        plane = x.new_zeros(x.shape[0], x.shape[1], high * wide).scatter(2, place, x.flatten(2))
+        plane = x.new_zeros(x.shape[0], x.shape[1], high * wide).scatter_(2, place, x.flatten(2))
         return plane.unflatten(2, (high, wide))
 
 

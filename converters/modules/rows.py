@@ -9,7 +9,7 @@ class BatchReindex(nn.Module):
     """Rows of x [N, ...] by float indices [M], cut towards zero -> [M, ...]."""
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        return x.index_select(0, index.detach().long())
+        return x[index.detach().long()]
 
 
 class Filter(nn.Module):

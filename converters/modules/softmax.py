@@ -17,15 +17,21 @@ class ArgMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.detach()
-        rows = x[..., None].flatten(1) if self.axis is None else x.movedim(self.axis, -1)
-        flipped = rows.flip(-1)  # so that the last of equals comes first
-        if torch.compiler.is_exporting():  # ONNX has no stable sort, but its TopK gives ties in order
-            order: Any = flipped.topk(self.top_k, dim=-1)
-        else:
-            order = flipped.sort(dim=-1, descending=True, stable=True)
-        value = order.values[..., : self.top_k]
-        index = (rows.shape[-1] - 1 - order.indices[..., : self.top_k]).to(x.dtype)
+        rows, axis = (x[..., None].flatten(1), 1) if self.axis is None else (x, self.axis)
+        value, place = self.highest(rows.flip(axis), axis)  # so that the last of equals comes first
+        index = (rows.shape[axis] - 1 - place).to(x.dtype)
         if self.axis is not None:
-            return (value if self.values else index).movedim(-1, self.axis)
+            return value if self.values else index
         top = torch.stack((index, value), 1) if self.values else index[:, None]
         return top.reshape(*top.shape, *(1,) * (x.dim() - 3))
+
+    def highest(self, rows: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """The largest values along an axis and their places; of equals the first."""
+        count, exporting = self.top_k, torch.compiler.is_exporting()
+        if count == 1 and not exporting:
+            return rows.max(axis, keepdim=True)
+        # torch's topk gives ties in any order; ONNX has no stable sort, but its TopK gives them in theirs
+        order: Any = rows.topk(count if exporting else min(count + 1, rows.shape[axis]), axis)
+        if not exporting and (torch.compiler.is_compiling() or bool((order.values.diff(dim=axis) == 0).any())):
+            order = rows.sort(dim=axis, descending=True, stable=True)
+        return order.values.narrow(axis, 0, count), order.indices.narrow(axis, 0, count)
