@@ -43,7 +43,6 @@ class Larger(torch.autograd.Function):
         return torch.where(first, a, b)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (first,), (to_a, to_b) = ctx.saved_tensors, ctx.needs_input_grad
         return gradient * first if to_a else None, gradient * ~first if to_b else None

@@ -14,6 +14,18 @@ def lstm_step(cell: Tensor, gates: Tensor, cont: Tensor | float) -> tuple[Tensor
     return cell, give.sigmoid() * cell.tanh()
 
 
+def unbroken(cont: Tensor) -> bool:
+    """Whether no stream of [T, N] restarts behind its first step. Never while a graph is traced, which must not look at values."""
+    return not torch.compiler.is_compiling() and cont.numel() > 0 and bool((cont[1:] == 1).all())
+
+
+def whole(x: Tensor, state: Tensor, cell: Tensor, weight_x: Tensor, weight_h: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x [T, N, F], state and cell [N, D] -> states, last state and cell by torch's own LSTM, whose gates are input, forget, candidate, output."""
+    gates = [t.unflatten(0, (4, -1))[[0, 1, 3, 2]].flatten(0, 1) for t in (weight_x, weight_h, bias)]
+    states, last, cells = torch.lstm(x, (state[None], cell[None]), [*gates, torch.zeros_like(bias)], True, 1, 0.0, True, False, False)
+    return states, last, cells
+
+
 class LSTMUnit(nn.Module):
     """One step of an LSTM: cell [1, N, D], gates [1, N, 4 D], cont [1, N] -> the next cell and state. cont scales the forget gate."""
 
@@ -36,11 +48,15 @@ class LSTM(nn.Module):
         self.weight_hc = nn.Parameter(torch.empty(4 * hidden, hidden))
 
     def forward(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        inputs = F.linear(x.flatten(2), self.weight_xc, self.bias_c)
+        x, zeros = x.flatten(2), x.new_zeros(x.shape[1], self.hidden)
+        state, cell = (rest[-2][0], rest[-1][0]) if self.expose_hidden else (zeros, zeros)
+        if self.weight_static is None and unbroken(cont.detach()):
+            first = cont.detach()[0, :, None]
+            states, last, cells = whole(x, first * state, first * cell, self.weight_xc, self.weight_hc, self.bias_c)
+            return (states, last, cells) if self.expose_hidden else states
+        inputs = F.linear(x, self.weight_xc, self.bias_c)
         if self.weight_static is not None:
             inputs = inputs + F.linear(rest[0].flatten(1), self.weight_static)
-        zeros = inputs.new_zeros(x.shape[1], self.hidden)
-        state, cell = (rest[-2][0], rest[-1][0]) if self.expose_hidden else (zeros, zeros)
         states = []
         for gates, keep in zip(inputs.unbind(0), cont.detach()[..., None].unbind(0), strict=True):
             cell, state = lstm_step(cell, gates + F.linear(keep * state, self.weight_hc), keep)
@@ -92,9 +108,12 @@ class ClippedLSTM(nn.Module):
         self.bias = nn.Parameter(torch.empty(4 * hidden))
 
     def forward(self, x: Tensor, clip: Tensor | None = None) -> Tensor:
-        inputs = F.linear(x.flatten(1), self.weight_x, self.bias).unflatten(0, (-1, self.streams))
+        x = x.flatten(1)
         kept = None if clip is None else clip.detach().reshape(-1, self.streams, 1)
-        state = cell = inputs.new_zeros(self.streams, self.hidden)
+        state = cell = x.new_zeros(self.streams, self.hidden)
+        if not self.threshold and (kept is None or unbroken(kept)) and not torch.compiler.is_compiling():
+            return whole(x.unflatten(0, (-1, self.streams)), state, cell, self.weight_x, self.weight_h, self.bias)[0].flatten(0, 1)
+        inputs = F.linear(x, self.weight_x, self.bias).unflatten(0, (-1, self.streams))
         states = []
         for step, given in enumerate(inputs.unbind(0)):
             gates = given + F.linear(state if kept is None else state * kept[step], self.weight_h)
