@@ -22,8 +22,8 @@ def unbroken(cont: Tensor) -> bool:
 def whole(x: Tensor, state: Tensor, cell: Tensor, weight_x: Tensor, weight_h: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x [T, N, F], state and cell [N, D] -> states, last state and cell by torch's own LSTM, whose gates are input, forget, candidate, output."""
     gates = [t.unflatten(0, (4, -1))[[0, 1, 3, 2]].flatten(0, 1) for t in (weight_x, weight_h, bias)]
-    states, last, cells = torch.lstm(x, (state[None], cell[None]), [*gates, torch.zeros_like(bias)], True, 1, 0.0, True, False, False)
-    return states, last, cells
+    made: tuple[Tensor, Tensor, Tensor] = torch.lstm(x, (state[None], cell[None]), [*gates, torch.zeros_like(bias)], True, 1, 0.0, True, False, False)
+    return made
 
 
 class LSTMUnit(nn.Module):
@@ -52,8 +52,8 @@ class LSTM(nn.Module):
         state, cell = (rest[-2][0], rest[-1][0]) if self.expose_hidden else (zeros, zeros)
         if self.weight_static is None and unbroken(cont.detach()):
             first = cont.detach()[0, :, None]
-            states, last, cells = whole(x, first * state, first * cell, self.weight_xc, self.weight_hc, self.bias_c)
-            return (states, last, cells) if self.expose_hidden else states
+            made = whole(x, first * state, first * cell, self.weight_xc, self.weight_hc, self.bias_c)
+            return made if self.expose_hidden else made[0]
         inputs = F.linear(x, self.weight_xc, self.bias_c)
         if self.weight_static is not None:
             inputs = inputs + F.linear(rest[0].flatten(1), self.weight_static)
