@@ -90,6 +90,10 @@ def _check(s: Message) -> None:
         raise SolverError("lr_policy 'step' needs a stepsize above 0")
     if s.lr_policy == "sigmoid" and s.gamma < 0:
         raise SolverError(f"lr_policy 'sigmoid' needs a gamma of at least 0, not {s.gamma:g}")
+    if s.lr_policy == "poly" and s.max_iter <= 0:
+        raise SolverError("lr_policy 'poly' needs a max_iter above 0")
+    if s.type == "Adam" and not (0 <= s.momentum < 1 and 0 <= s.momentum2 < 1):
+        raise SolverError(f"Adam with momentum {s.momentum:g} and momentum2 {s.momentum2:g}: each is at least 0 and below 1")
     if s.regularization_type not in ("L1", "L2"):
         raise SolverError(f"regularization_type {s.regularization_type!r} is unknown; there are L1 and L2")
     if s.type in ("AdaGrad", "RMSProp") and s.momentum != 0:
@@ -121,6 +125,8 @@ def _test_nets(s: Message, folder: Path) -> tuple[Net, ...]:
     listed += [generic] * extra if generic is not None else []
     if s.test_state and len(s.test_state) != len(listed):
         raise SolverError(f"{len(s.test_state)} test_state for {len(listed)} test nets: one for each, or none")
+    if any(count < 0 for count in s.test_iter):
+        raise SolverError(f"test_iter {min(s.test_iter)}: a test takes at least 0 batches")
     if listed and s.test_interval <= 0:
         raise SolverError("test_interval must be above 0 where there are test nets")
     states = s.test_state or [None] * len(listed)

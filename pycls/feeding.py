@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prototxt import DataError
+from prototxt import DataError, DecantError, FileProblem
 from prototxt.data import Batches
 
 AHEAD = 2  # batches that are read ahead
@@ -127,22 +127,31 @@ def _planned(batches: Batches, finish: Callable[[Batch], Batch], workers: int) -
         sampler=plans(),  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=AHEAD,
-        collate_fn=tensors,  # type: ignore[arg-type]
+        collate_fn=_as_tensors,
         generator=torch.Generator(),  # or it would draw from the one that the net draws from
     )
     for blobs in loader:
+        if isinstance(blobs, DecantError):
+            raise blobs
         records, state = behind.popleft()
         yield finish(Batch(blobs, records)), state
 
 
-class _Made(torch.utils.data.Dataset[dict[str, Any]]):
-    """A plan -> its batch, as torch's workers want it."""
+class _Made(torch.utils.data.Dataset[Any]):
+    """A plan -> its batch, as torch's workers want it; or the error, as a value: what a worker process raises arrives as a traceback."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
-    def __getitem__(self, plan: Any) -> dict[str, Any]:
-        return self.batches.follow(self.batches.make(plan))
+    def __getitem__(self, plan: Any) -> dict[str, Any] | DecantError:
+        try:
+            return self.batches.follow(self.batches.make(plan))
+        except (DataError, FileProblem) as exc:
+            return exc
+
+
+def _as_tensors(made: Any) -> Any:
+    return made if isinstance(made, DecantError) else tensors(made)
 
 
 def tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:

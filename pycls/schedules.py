@@ -1,6 +1,6 @@
 """Caffe's learning rate policies: pure functions of the iteration, and torch's schedulers by them. Conformance: solvers/lr_*.
 
-A solver's numbers come as anything with base_lr, gamma, power, stepsize, stepvalue and max_iter.
+A solver's numbers come as anything with base_lr, gamma, power, stepsize, stepvalue and max_iter. As in C, what has no value is inf or nan.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,32 +22,39 @@ def fixed(iteration: int, s: Any) -> float:
 
 def step(iteration: int, s: Any) -> float:
     """base_lr * gamma ^ floor(iteration / stepsize)."""
-    return float(s.base_lr * s.gamma ** (iteration // s.stepsize))
+    return float(s.base_lr * _power(s.gamma, iteration // s.stepsize))
 
 
 def exp(iteration: int, s: Any) -> float:
     """base_lr * gamma ^ iteration."""
-    return float(s.base_lr * s.gamma**iteration)
+    return float(s.base_lr * _power(s.gamma, iteration))
 
 
 def inv(iteration: int, s: Any) -> float:
     """base_lr * (1 + gamma * iteration) ^ -power."""
-    return float(s.base_lr * (1 + s.gamma * iteration) ** -s.power)
+    return float(s.base_lr * _power(1 + s.gamma * iteration, -s.power))
 
 
 def multistep(iteration: int, s: Any) -> float:
     """base_lr * gamma ^ (steps passed); at most one step an iteration (`lr_multistep_repeated`)."""
-    return float(s.base_lr * s.gamma ** steps_passed(iteration, s.stepvalue))
+    return float(s.base_lr * _power(s.gamma, steps_passed(iteration, s.stepvalue)))
 
 
 def poly(iteration: int, s: Any) -> float:
     """base_lr * (1 - iteration / max_iter) ^ power."""
-    return float(s.base_lr * (1 - iteration / s.max_iter) ** s.power)
+    return float(s.base_lr * _power(1 - iteration / s.max_iter, s.power))
 
 
 def sigmoid(iteration: int, s: Any) -> float:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))."""
-    return float(s.base_lr / (1 + math.exp(-s.gamma * (iteration - s.stepsize))))
+    with np.errstate(over="ignore"):
+        return float(s.base_lr / (1 + np.exp(np.float64(-s.gamma * (iteration - s.stepsize)))))
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's pow: beyond the largest number inf, of a negative number with a broken exponent nan."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(base) ** np.float64(exponent))
 
 
 POLICIES: dict[str, Callable[[int, Any], float]] = {

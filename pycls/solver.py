@@ -7,9 +7,10 @@ while solver.iteration < solver.settings.max_iter:
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ class Solver:
         """One iteration; returns the training loss before its update: the mean over `iter_size` passes."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = sum(self._one_pass(last=i == self.settings.iter_size - 1) for i in range(self.settings.iter_size)) / self.settings.iter_size
-        self._update(self.lr)
+        rate = self.lr
+        if not math.isfinite(rate):
+            policy = f"lr_policy {self.settings.lr_policy!r} with gamma {self.settings.gamma:g} and power {self.settings.power:g}"
+            raise SolverError(f"{self.path}: the rate is {rate} at iteration {self.iteration}, by {policy}; choose others, or a smaller max_iter")
+        self._update(rate)
         self.iteration += 1
         self.losses.append(loss)
         return loss
@@ -147,20 +152,25 @@ class Solver:
         """Forward and backward of one batch; its gradients are added to those that are there. The processes meet in the last pass."""
         batch = self.feed.next()
         inputs = self._moved(batch)
-        with nullcontext() if last else self._pass.alone():
-            try:
-                objective, loss = self._pass(inputs)
-                reading = _Reading(loss)
-                if objective.requires_grad:
-                    (objective if self.scaler is None else self.scaler.scale(objective)).backward()
-            except (RuntimeError, IndexError, ValueError) as exc:
-                what = bad_label(self.net, inputs, batch.records)
-                raise what or NetError(f"{self.path}: iteration {self.iteration}: {str(exc).splitlines()[0]}") from exc
+        with nullcontext() if last else self._pass.alone(), self._named(self.net, inputs, batch):
+            objective, loss = self._pass(inputs)
+            reading = _Reading(loss)
+            if objective.requires_grad:
+                (objective if self.scaler is None else self.scaler.scale(objective)).backward()
         value = reading.value()
         if value - value != 0:
             where = first_bad(self.net, inputs)
             raise SolverError(f"{self.path}: the loss is {value} at iteration {self.iteration}; the first that is not finite is {where}")
         return value
+
+    @contextmanager
+    def _named(self, net: CaffeNet, inputs: dict[str, Tensor], batch: Batch, test: str = "") -> Iterator[None]:
+        """What torch raises in a pass as an error of ours: the label that is none, or else the solver and the iteration."""
+        try:
+            yield
+        except (RuntimeError, IndexError, ValueError) as exc:
+            what = bad_label(net, inputs, batch.records)
+            raise what or NetError(f"{self.path}: {test}iteration {self.iteration}: {str(exc).splitlines()[0]}") from exc
 
     def _update(self, rate: float) -> None:
         """Clip, divide, decay, update. A parameter that no loss reaches has a gradient of zero, and decays."""
@@ -190,7 +200,7 @@ class Solver:
             torch._foreach_mul_(gradients, 1 / self.settings.iter_size)
 
     def test(self, index: int = 0) -> dict[str, Tensor]:
-        """{output blob: mean over test_iter batches} of a test net, which goes on in its data from test to test."""
+        """{output blob: mean over test_iter batches} of a test net, which goes on in its data from test to test. As Caffe's, none of 0 batches."""
         if index >= len(self.tests):
             raise SolverError(f"{self.path}: there are {len(self.tests)} test nets, and none has the number {index}")
         net, module, count = self.tests[index], self._test_modules[index], self.settings.test_iter[index]
@@ -198,10 +208,12 @@ class Solver:
         sums: list[Tensor] = []
         with torch.no_grad(), self._pass.autocast():
             for _ in range(count):
-                inputs = self._moved(self.test_feeds[index].next())
-                made = module(*(inputs[name] for name in net.graph.inputs))
+                batch = self.test_feeds[index].next()
+                inputs = self._moved(batch)
+                with self._named(net, inputs, batch, f"test net {index}, "):
+                    made = module(*(inputs[name] for name in net.graph.inputs))
                 sums = [a + b for a, b in zip(sums, made, strict=True)] if sums else [value.clone() for value in made]
-        return {name: value.float() / count for name, value in zip(net.graph.outputs, sums, strict=True)}
+        return {name: value.float() / count for name, value in zip(net.graph.outputs, sums, strict=True)} if sums else {}
 
     def snapshot(self) -> Path:
         """Write the weights and the solver's state, all or nothing; returns the path of the state."""

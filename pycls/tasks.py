@@ -12,9 +12,11 @@ counts, whatever it is. No torch here: a task is read from a label file or a bun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from inspect import signature
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from prototxt.errors import TaskError
@@ -190,6 +192,44 @@ def one_of(value: Any, known: Any, what: str) -> None:
     near = get_close_matches(str(value), [str(k) for k in known], n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(map(str, known))}"
     raise TaskError(f"{what} {value!r} is not known; {hint}")
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], what: str, *, given: Container[str] = ()) -> None:
+    """TaskError unless a function takes these options: its keywords but for those that are `given` by others, numbers where it wants numbers."""
+    known = {p.name: p for p in signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in given}
+    for name, value in options.items():
+        if not known:
+            raise TaskError(f"{what} takes no options, and {name!r} is given; leave it out")
+        one_of(name, known, f"{what}: the option")
+        kind = known[name].annotation
+        if kind == "bool" and not isinstance(value, bool):
+            raise TaskError(f"{what}: {name} takes true or false, not {value!r:.40}")
+        if (kind == "int" and (not isinstance(value, int) or isinstance(value, bool))) or (kind == "float" and not _is_number(value)):
+            raise TaskError(f"{what}: {name} takes a {'whole ' if kind == 'int' else ''}number, not {value!r:.40}{_written(value)}")
+    lacking = [p.name for p in known.values() if p.default is p.empty and p.name not in options]
+    if lacking:
+        raise TaskError(f"{what} needs the option {lacking[0]!r}")
+
+
+def check_numbers(value: Any, count: int, what: str, *, one: bool) -> None:
+    """TaskError unless a value is a list of `count` numbers; with `one`, a single number will do."""
+    listed = [value] if one and not isinstance(value, (list, tuple)) else value
+    if not isinstance(listed, (list, tuple)) or not all(map(_is_number, listed)):
+        raise TaskError(f"{what} takes {'a number, or ' if one else ''}a list of {count} numbers, not {value!r:.40}")
+    if len(listed) != count and not (one and len(listed) == 1):
+        raise TaskError(f"{what} has {len(listed)} numbers, and the task {count} {'output' if count == 1 else 'outputs'}: one for each")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _written(value: Any) -> str:
+    """How YAML wants a number that it took for a word."""
+    try:
+        return f"; YAML reads {float(value)!r} as one" if isinstance(value, str) and isfinite(float(value)) else ""
+    except ValueError:
+        return ""
 
 
 def check_tasks(tasks: Any) -> tuple[Task, ...]:

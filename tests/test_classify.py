@@ -37,7 +37,7 @@ from pycls.classify.model import Ema
 from pycls.classify.report import write_report
 from pycls.classify.run import fit, run_folder, start
 from pycls.classify.second_stage import features_of
-from pycls.classify.state import below, read_state
+from pycls.classify.state import below, read_state, write_state
 from pycls.classify.tables import Data, load_data
 from pycls.classify.trained import trained
 from pycls.distributed import World
@@ -125,6 +125,11 @@ def trainer(digits: Path, output: Path, *changes: str, data: Data | None = None)
     return Trainer(config, data or load_data(config), CPU)
 
 
+def steps(made: Trainer, count: int) -> None:
+    for _ in range(count):
+        made.step()
+
+
 def weights(made: Trainer) -> dict[str, torch.Tensor]:
     """What has been learned: the model, and what losses on features have."""
     return {name: tensor.clone() for name, tensor in (made.model.state_dict() | made.metric.state_dict()).items()}
@@ -148,6 +153,7 @@ BAD_CONFIGS = {
     "no training list": (CONFIG.replace("  train: {labels: train.tsv}\n", ""), "data has `train`, one list, or `sources`, several"),
     "no net": (CONFIG.replace("net: net.prototxt, ", ""), "model.net is missing"),
     "nothing": ("", "lacks 'data'"),
+    "a day that is none": (CONFIG.replace("name: small", "name: 2001-99-99"), "no YAML: month must be in 1..12"),
 }
 
 
@@ -167,9 +173,22 @@ def test_the_effective_config_reads_back_and_takes_changes(digits: Path, tmp_pat
     again = read_config(tmp_path / "config.yaml")
     assert replace(again, folder="") == replace(config, folder="")
     assert again.find("net.prototxt").is_file()
-    for change, says in (("train.epocs=3", "did you mean 'epochs'?"), ("train", "is not key=value"), ("seed.x=1", "holds no further keys")):
-        with pytest.raises(DecantError, match=says.replace("?", r"\?")):
-            configured(digits, tmp_path, change)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ("train.epocs=3", "did you mean 'epochs'?"), ("train", "is not key=value"), ("seed.x=1", "holds no further keys"),
+    ("seed=-1", "at least 0"),
+    ("name=2001-99-99", "the value is no YAML: month must be in 1..12"), ("train.stop.keep=0", "train.stop.keep is 0; it is at least 1"),
+    ("train.log_every=0", "it is at least 1"), ("train.optimizer.lr=-1", "it is at least 0"), ("train.optimizer.lr=.nan", "is nan"),
+    ("train.optimizer.momentum=-1", "it is at least 0"), ("train.optimizer={nesterov: true, momentum: 0}", "needs train.optimizer.momentum above 0"),
+    ("train.ema.inv_gamma=0", "so it is above 0"), ("model.dropout=2", "it is at least 0 and at most 1"), ("augment.mixup=-1", "it is at least 0"),
+    ("model.branches=[{tasks: [odd], hidden: [8, 0]}]", "model.branches.0.hidden is 0; it is at least 1"),
+    ("tasks.digit.label_smoothing=7", "tasks.digit.label_smoothing is 7; it is at least 0 and at most 1"),
+    ("train.schedule={policy: step, stepsize: 0}", "it is at least 1"), ("train.schedule={policy: sigmoid, gamma: -1}", "it is at least 0"),
+])  # fmt: skip
+def test_values_that_cannot_be_are_refused(change: str, says: str, digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(DecantError, match=re.escape(says)):
+        configured(digits, tmp_path, change)
 
 
 BAD_DATA: dict[str, tuple[list[str], str]] = {
@@ -182,6 +201,14 @@ BAD_DATA: dict[str, tuple[list[str], str]] = {
     "a branch's sampler that is not": (["model.branches=[{tasks: [odd], sampler: {name: overr}}]"], "did you mean 'over'?"),
     "a branch's task that is not": (["model.branches=[{tasks: [odds]}]"], "did you mean 'odd'?"),
     "a model that torchvision lacks": (["model.net=torchvision:resnet19"], "torchvision has no model 'resnet19'"),
+    "a sampler's option that is not": (["train.sampler={name: over, options: {seed: 3}}"], "takes no options, and 'seed' is given"),
+    "a rate that ends": (["train.schedule={policy: inv, gamma: -1, power: 0.5}"], "the rate is inf at step 1, by train.schedule.policy inv"),
+    "a loss's option that is not": (["tasks.digit={loss: focal, options: {gama: 1}}"], "did you mean 'gamma'?"),
+    "a loss's option that is a word": (["tasks.digit={loss: focal, options: {gamma: x}}"], "gamma takes a number, not 'x'"),
+    "weights of other classes": (["tasks.digit.options.weight=[1, 2]"], "weight has 2 numbers, and the task 10 outputs"),
+    "one weight for classes": (["tasks.digit.options.weight=2"], "weight takes a list of 10 numbers, not 2"),
+    "a loss that has no options": (["tasks.shape={loss: margin, options: {x: 1}}"], "takes no options, and 'x' is given"),
+    "a loss that has no weights": (["tasks.shape={loss: margin, class_weights: inverse}"], "has no pos_weight; it goes with bce, focal"),
     "a monitor that is not": (["train.stop.monitor=digit/acuracy"], "did you mean 'digit/accuracy'?"),
 }
 
@@ -445,6 +472,13 @@ def test_a_loss_that_is_no_number_stops_with_its_task_and_step(digits: Path, tmp
         one.step()
 
 
+def test_steps_that_fp16_leaves_out_are_counted_and_end(digits: Path, tmp_path: Path) -> None:
+    one = trainer(digits, tmp_path, "train.amp=fp16", "train.optimizer.lr=1e30", "data.batch=8")
+    with pytest.raises(TrainingError, match=r"the loss of task 'digit' is nan at step 20;"):
+        steps(one, 30)
+    assert one.meter.left_out == 20
+
+
 def test_sources_share_batches_as_told(digits: Path, tmp_path: Path) -> None:
     lines = (digits / "train.tsv").read_text().splitlines()
     few = ["#path\todd:binary", *("\t".join([row.split("\t")[0], "1"]) for row in lines[1:31])]
@@ -686,15 +720,35 @@ def test_a_killed_run_goes_on_bit_for_bit(digits: Path, tmp_path: Path) -> None:
     assert len(below(tensors[0], "ema"))
 
 
+def test_an_undefined_figure_is_no_improvement(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([None, 0.6, None, float("nan"), 0.9])
+    monkeypatch.setattr("pycls.classify.run.monitored", lambda monitor, made: next(told))
+    one = start(configured(digits, tmp_path, "data.batch=288", "train.epochs=5"), CPU, World())
+    assert fit(one, Progress(quiet=True))
+    assert (one.at.best, one.at.waited) == ([(0.9, "best-005.safetensors")], 0)
+
+
 def test_checkpoints_of_others_are_refused(digits: Path, tmp_path: Path) -> None:
     one = trainer(digits, tmp_path)
     (tmp_path / "x.safetensors").write_bytes(b"none")
     with pytest.raises(TrainingError, match="is no checkpoint"):
         one.restore(tmp_path / "x.safetensors")
     one.save(tmp_path / "one.safetensors")
-    other = trainer(digits, tmp_path, "model.at=pool")
-    with pytest.raises(TrainingError, match="not of this config"):
-        other.restore(tmp_path / "one.safetensors")
+    write_state(tmp_path / "best.safetensors", one.weights(), {"epoch": 1})
+    with pytest.raises(TrainingError, match=r"a run goes on from its last\.safetensors"):
+        one.restore(tmp_path / "best.safetensors")
+    for before, after, says in (
+        ([], "model.at=pool", "not of this config"),
+        ([], "train.ema.decay=0.9", "a run without a mean of the weights"),
+        (["train.ema.decay=0.9"], "train.ema.decay=0", "a run with a mean of the weights"),
+        (["train.optimizer.name=adam"], "train.optimizer.name=sgd", "train.optimizer.name=adam, and this config has sgd"),
+        ([], "train.optimizer.decay_all=true", "the optimizer's .* is of another parameter"),
+    ):
+        first = trainer(digits, tmp_path, *before)
+        first.step()
+        first.save(tmp_path / "one.safetensors")
+        with pytest.raises(TrainingError, match=says):
+            trainer(digits, tmp_path, *before, after).restore(tmp_path / "one.safetensors")
     (tmp_path / "small").mkdir()
     (tmp_path / "small/last.safetensors").touch()
     with pytest.raises(TrainingError, match="holds a run already"):

@@ -43,20 +43,6 @@ def test_processes_share_one_draw(name: str) -> None:
     assert list(whole) != before
 
 
-@pytest.mark.parametrize("name", DRAWS)
-def test_it_goes_on_where_it_stood(name: str) -> None:
-    first = sampler(name, rank=1, world=2)
-    first.set_epoch(2)
-    drawn = list(first)
-    other = sampler(name, rank=1, world=2)
-    other.load_state_dict(first.state_dict(position=6))
-    assert len(other) == len(drawn) - 6
-    assert list(other) == drawn[6:]
-    assert list(other) == drawn  # the next pass is whole
-    with pytest.raises(TaskError, match="seed 1, and this one has 2"):
-        sampler(name, seed=2).load_state_dict(first.state_dict())
-
-
 SHARES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "class_balanced": ({}, [1 / 3] * 3),
     "sqrt": ({}, [n**0.5 for n in COUNTS]),
@@ -113,6 +99,12 @@ def test_repeat_factors() -> None:
     [
         (lambda: sampler("squrt"), "did you mean 'sqrt'"),
         (lambda: sampler("m_per_class", m=4).indices(), "need 1.5 classes"),
+        (lambda: sampler("m_per_class", m=0).indices(), "both are at least 1"),
+        (lambda: sampler("m_per_class", n=4), "the sampler 'm_per_class': the option 'n' is not known"),
+        (lambda: make_sampler("m_per_class", CLASSES), "needs the option 'batch_size'"),
+        (lambda: make_sampler("repeat_factor", CLASSES, treshold=0.5), "did you mean 'threshold'"),
+        (lambda: make_sampler("repeat_factor", CLASSES, threshold="1e-3"), "takes a number, not '1e-3'; YAML reads 0.001 as one"),
+        (lambda: sampler("under", m=4), "takes no options, and 'm' is given"),
         (lambda: sampler("instance", rank=2, world=2), "ranks run from 0 to 1"),
         (lambda: make_sampler("sqrt", []), "the list is empty"),
         (lambda: make_sampler("over", np.full(5, -1)).indices(), "no sample has a label"),

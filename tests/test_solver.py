@@ -70,12 +70,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_first_blob(folder: Path) -> No
 
 
 @pytest.mark.parametrize("folder", ["sgd_plain"], indirect=True)
-@pytest.mark.parametrize(("old", "new"), [("fixed", "cosine"), ("net.prototxt", "missing.prototxt"), ("base_lr", "bass_lr")])
-def test_bad_solvers_are_refused_by_name(folder: Path, old: str, new: str) -> None:
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ("fixed", "cosine", "cosine"), ("net.prototxt", "missing.prototxt", r"missing\.prototxt"), ("base_lr", "bass_lr", "base_lr"),
+    ("max_iter: 20", 'type: "Adam" momentum: 1', "momentum 1 and momentum2 0.999: each is at least 0 and below 1"),
+    ('"fixed"\nmax_iter: 20', '"poly"', "'poly' needs a max_iter above 0"), ("test_iter: 2", "test_iter: -3", "test_iter -3"),
+])  # fmt: skip
+def test_bad_solvers_are_refused_by_name(folder: Path, old: str, new: str, says: str) -> None:
     text = Path("solver.prototxt").read_text()
     assert old in text
     Path("solver.prototxt").write_text(text.replace(old, new, 1))
-    with pytest.raises(DecantError, match=r"cosine|missing\.prototxt|base_lr"):
+    with pytest.raises(DecantError, match=says):
         pycls.Solver("solver.prototxt")
 
 

@@ -13,6 +13,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+import cv2
 import h5py
 import lmdb
 import numpy as np
@@ -182,11 +183,25 @@ def test_what_is_not_finite_first_is_named(work: Path) -> None:
     solver = pycls.Solver("solver.prototxt")
     with pytest.raises(SolverError, match=r"iteration [12]; .* (blob|parameter)"):
         steps(solver, 4)
+    Path("solver.prototxt").write_text(SOLVER.format(30).replace("gamma: 0.01", "gamma: -0.5"))
+    with pytest.raises(SolverError, match="the rate is inf at iteration 2, by lr_policy 'inv' with gamma -0"):
+        steps(pycls.Solver("solver.prototxt"), 4)
     with h5py.File("data.h5", "a") as f:
         f["data"][5, 1, 2, 3] = np.inf
     solver = pycls.Solver("solver.prototxt")
     with pytest.raises(SolverError, match=r"blob 'data' of data layer 'data'"):
         steps(solver, 2)
+
+
+def test_a_test_net_that_fails_is_named(work: Path) -> None:
+    """A label beyond what an Embed layer has; a test of no batch tells nothing, as Caffe's."""
+    embed = 'layer { name: "e" type: "Embed" bottom: "label" top: "e" include { phase: TEST } embed_param { num_output: 2 input_dim: 1 } }'
+    Path("net.prototxt").write_text(HDF5.format(4) + BODY + embed)
+    Path("solver.prototxt").write_text(SOLVER.format(30) + "test_interval: 1 test_iter: 2 test_iter: 0")
+    solver = pycls.Solver("solver.prototxt")
+    assert solver.test(1) == {}
+    with pytest.raises(DecantError, match=r"solver\.prototxt: test net 0, iteration 0: "):
+        solver.test()
 
 
 # Feeds ----------------------------------------------------------------------------------------------------------------
@@ -229,6 +244,15 @@ def test_workers_read_what_a_thread_reads(work: Path) -> None:
     assert [workers.step() for _ in range(5)] == losses[:5]
     assert [pycls.Solver("solver.prototxt", restore=workers.snapshot()).step()] == losses[5:6]
     Path("net.prototxt").write_text(HDF5.format(4) + BODY)
+    Path("bad.png").write_bytes(b"none")
+    cv2.imwrite("good.png", np.zeros((6, 7, 3), np.uint8))
+    Path("images.txt").write_text("good.png 1\n" * 2 + "bad.png 1\n" * 2)
+    images = 'type: "ImageData" top: "data" top: "label" image_data_param { source: "images.txt" batch_size: 4 new_height: 6 new_width: 7 }'
+    Path("bad.prototxt").write_text(f'layer {{ name: "data" {images} }}' + BODY)
+    Path("bad_solver.prototxt").write_text(SOLVER.format(30).replace("net.prototxt", "bad.prototxt"))
+    with pytest.raises(DataError, match=r"images.txt:3: record 2: bad\.png") as caught:
+        pycls.Solver("bad_solver.prototxt", machine=Machine(workers=1)).step()
+    assert "Traceback" not in str(caught.value)
     with pytest.raises(DataError, match="HDF5Data is read by a thread"):
         pycls.Solver("solver.prototxt", machine=Machine(workers=2))
 
@@ -272,6 +296,14 @@ def test_schedulers_follow_their_policies(policy: str) -> None:
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(want)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize(("policy", "iteration", "numbers", "want"), [
+    ("sigmoid", 0, {"gamma": 0.01, "stepsize": 100000}, 0.0), ("exp", 2000, {"gamma": 1.5}, np.inf), ("inv", 2, {"gamma": -0.5, "power": 1}, np.inf),
+    ("inv", 3, {"gamma": -0.5, "power": 0.75}, np.nan), ("poly", 21, {"power": 0.5, "max_iter": 20}, np.nan), ("step", 3, {"gamma": -2.0}, -8.0),
+])  # fmt: skip
+def test_rates_are_those_of_c(policy: str, iteration: int, numbers: dict[str, float], want: float) -> None:
+    assert POLICIES[policy](iteration, Numbers(1.0, **numbers)) == pytest.approx(want, nan_ok=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -6,7 +6,8 @@ Paths are tried from the working directory, then from the config's own folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -344,7 +345,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         node = yaml.compose(text, yaml.SafeLoader)
         lines: dict[str, int] = {}
         values = _plain(node, "", lines, str(path)) if node is not None else {}
-    except (yaml.YAMLError, RecursionError) as exc:
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:  # ValueError: a date that the calendar lacks
         raise ConfigError(f"{path}: no YAML: {' '.join(str(exc).split())[:300]}") from exc
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a config is `key: value`, not a list or a word")
@@ -418,8 +419,8 @@ def _override(values: dict[str, Any], item: str, lines: dict[str, int]) -> None:
             raise ConfigError(f"{item!r}: {name!r} holds no further keys")
     try:
         at[last] = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{item!r}: the value is no YAML") from exc
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise ConfigError(f"{item!r}: the value is no YAML: {' '.join(str(exc).split())[:200]}") from exc
     for known in [k for k in lines if k == key or k.startswith(key + ".")]:
         del lines[known]
 
@@ -506,6 +507,11 @@ def _check(config: Config, file: str) -> None:
         (any(not s.labels for s in lists), "a list without `labels`"),
         (any(not branch.tasks for branch in config.model.branches), "a branch of model.branches without tasks"),
         (
+            train.optimizer.nesterov and not train.optimizer.momentum > 0,
+            "train.optimizer.nesterov looks ahead by the momentum: it needs train.optimizer.momentum above 0",
+        ),
+        (not train.ema.inv_gamma > 0, f"train.ema.inv_gamma is {train.ema.inv_gamma:g}; steps are divided by it, so it is above 0"),
+        (
             train.task_weighting != "fixed" and (train.accumulate > 1 or any(branch.sampler for branch in config.model.branches)),
             "train.task_weighting weighs whole steps: it needs train.accumulate 1, and no branch with a sampler of its own",
         ),
@@ -528,6 +534,41 @@ def _check(config: Config, file: str) -> None:
     for is_wrong, what in wrong:
         if is_wrong:
             raise ConfigError(f"{file}: {what}")
+    for key, value, low, high in _bounded(config):
+        if not low <= value <= high:
+            raise ConfigError(f"{file}: {key} is {value:.15g}; it is at least {low:g}" + (f" and at most {high:.15g}" if high < math.inf else ""))
+
+
+def _bounded(config: Config) -> Iterator[tuple[str, float, float, float]]:
+    """Numbers that have bounds: key, value, the least and the largest that it may be."""
+    model, train, augment = config.model, config.train, config.augment
+    optimizer, schedule, inf = train.optimizer, train.schedule, math.inf
+    yield "seed", config.seed, 0, 2**32 - 1
+    yield "model.dropout", model.dropout, 0, 1
+    yield "model.backbone_lr", model.backbone_lr, 0, inf
+    for i, branch in enumerate(model.branches):
+        yield f"model.branches.{i}.dropout", branch.dropout, 0, 1
+        yield f"model.branches.{i}.lr_mult", branch.lr_mult, 0, inf
+        for width in branch.hidden:
+            yield f"model.branches.{i}.hidden", width, 1, inf
+    for name, task in config.tasks.items():
+        yield f"tasks.{name}.label_smoothing", task.label_smoothing, 0, 1
+    yield "augment.mixup", augment.mixup, 0, inf
+    yield "augment.cutmix", augment.cutmix, 0, inf
+    yield "train.optimizer.lr", optimizer.lr, 0, inf
+    yield "train.optimizer.momentum", optimizer.momentum, 0, inf
+    yield "train.optimizer.weight_decay", optimizer.weight_decay, 0, inf
+    yield "train.optimizer.clip", optimizer.clip, 0, inf
+    yield "train.schedule.warmup", schedule.warmup, 0, inf
+    if schedule.policy == "step":
+        yield "train.schedule.stepsize", schedule.stepsize, 1, inf
+    if schedule.policy == "sigmoid":
+        yield "train.schedule.gamma", schedule.gamma, 0, inf
+    yield "train.ema.decay", train.ema.decay, 0, 1
+    yield "train.stop.patience", train.stop.patience, 0, inf
+    yield "train.stop.keep", train.stop.keep, 1, inf
+    yield "train.log_every", train.log_every, 1, inf
+    yield "train.checkpoint_every", train.checkpoint_every, 0, inf
 
 
 def _listed(value: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from prototxt import ConfigError
 
 from ..labels import LabelTable
-from ..samplers import make_sampler
+from ..samplers import check_sampler, make_sampler
 from ..tasks import Task
 from .config import Config, SamplerConfig
 from .feed import Draw
@@ -66,6 +66,7 @@ def _sampled(config: Config, data: Data, chosen: SamplerConfig, rows: Array, see
         options.setdefault("epochs", config.train.epochs)
     if chosen.name == "m_per_class":
         options.setdefault("batch_size", config.data.batch)
+    check_sampler(chosen.name, options)  # before an option can stand for the seed
     sampler = make_sampler(chosen.name, _labels(chosen, data, rows), seed=seed, **options)
 
     def draw(epoch: int, size: int | None) -> Array:

@@ -8,6 +8,7 @@ as if it had not been.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -40,7 +41,8 @@ from .tables import Data
 
 GRADIENTS = ("gradnorm", "pcgrad")  # weigh tasks by their gradients on the trunk, and average over processes by themselves
 
-
+LEFT_OUT = 20  # steps in a row that fp16's scaler may leave out: by then its scale is below 1
+REMEDY = "a lower train.optimizer.lr, or train.optimizer.clip=1, may help"
 FALLING = ("loss", "MAE", "NLL", "Brier", "ECE", "adaptive_ECE", "instance_hamming")  # figures that are better when they are smaller
 
 
@@ -116,14 +118,18 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """The rate of the next update, before the groups' multipliers."""
+        """The rate of the next update, before the groups' multipliers. TrainingError where the schedule has none."""
         s = self.config.train.schedule
         numbers = SimpleNamespace(
             base_lr=self.config.train.optimizer.lr,
             max_iter=self.config.train.epochs * self.steps_per_epoch,
             **{name: getattr(s, name) for name in ("gamma", "power", "stepsize", "stepvalue", "floor", "peak", "warmup")},
         )
-        return scheduled(s.policy, self.at.iteration, numbers) * self.plateau.factor
+        rate = scheduled(s.policy, self.at.iteration, numbers) * self.plateau.factor
+        if not math.isfinite(rate):
+            policy = f"train.schedule.policy {s.policy} with gamma {s.gamma:g} and power {s.power:g}"
+            raise TrainingError(f"the rate is {rate} at step {self.at.iteration}, by {policy}; choose others, or fewer epochs")
+        return rate
 
     @property
     def rising(self) -> bool:
@@ -156,7 +162,9 @@ class Trainer:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.metric.update(taken=self.scaler.get_scale() >= scale)  # it falls exactly when the step met an inf and was left out
+        taken_up = self.scaler.get_scale() >= scale  # it falls exactly when the step met an inf and was left out
+        self.meter.scaled(taken=taken_up)
+        self.metric.update(taken=taken_up)
         if self.ema:
             self.ema.update(self.model)
         self.at.iteration += 1
@@ -271,6 +279,7 @@ class Trainer:
                 "random": random_facts(),
                 "tasks": [task.to_dict() for task in self.tasks],
                 "processes": self.world.size,
+                "optimizer": self.config.train.optimizer.name,
             }
             write_state(path, tensors, facts)
         self.world.barrier()
@@ -287,10 +296,15 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint. TrainingError if it is of another model, or of another number of processes."""
         tensors, facts = read_state(path)
+        if "processes" not in facts:
+            raise TrainingError(
+                f"{path}: holds the weights of an epoch alone, as a best-<epoch>.safetensors; a run goes on from its last.safetensors"
+            )
         if facts["processes"] != self.world.size:
             raise TrainingError(
                 f"{path}: is of a run of {facts['processes']} processes, and this one has {self.world.size}; the order of its data would differ"
             )
+        self._same_rules(path, tensors, facts)
         try:
             self.model.load_state_dict(below(tensors, "model"))
             self.balancer.load_state_dict(below(tensors, "balance"))
@@ -308,6 +322,18 @@ class Trainer:
         except (RuntimeError, KeyError, TypeError, ValueError) as exc:
             raise TrainingError(f"{path}: is not of this config: {str(exc).splitlines()[0][:200]}") from exc
         self._batches = []
+
+    def _same_rules(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """TrainingError if the run had another optimizer, or a mean of the weights where this one has none."""
+        name = self.config.train.optimizer.name
+        adams = any(key.endswith(".exp_avg") for key in below(tensors, "optimizer"))
+        had = facts.get("optimizer", name if adams == (name != "sgd") else "adam" if adams else "sgd")  # older files do not say it
+        if had != name and below(tensors, "optimizer"):
+            raise TrainingError(f"{path}: is of a run with train.optimizer.name={had}, and this config has {name}, which would begin from nothing")
+        kept = below(tensors, "ema").keys()
+        if kept != (self.ema.mean.keys() if self.ema else set()):
+            run = "of a run without a mean of the weights" if not kept else "of a run with a mean of the weights (train.ema.decay)"
+            raise TrainingError(f"{path}: is {run}, and this config has train.ema.decay={self.config.train.ema.decay:g}; leave it as it was")
 
     def weights(self) -> dict[str, Tensor]:
         """The weights that ship: the model's, or their mean, by name."""
@@ -329,6 +355,7 @@ class Meter:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.images = self.skipped = 0
+        self.left_out = self.in_a_row = 0  # steps, by fp16's scaler
         self.waited = 0.0
         self.since = time.perf_counter()
         self.problems: list[str] = []
@@ -355,18 +382,29 @@ class Meter:
         if self.trainer.device.type == "cpu":
             self.settle()
 
-    def settle(self) -> None:
-        """TrainingError with the first step and task whose loss is no number."""
-        if not self._pending or self.trainer.scaler.is_enabled():  # the scaler leaves such steps out
-            self._pending = []
+    def scaled(self, *, taken: bool) -> None:
+        """With fp16, note whether the scaler took the step. It leaves some out until its scale fits; TrainingError if that does not end."""
+        if not self.trainer.scaler.is_enabled():
             return
+        self.left_out, self.in_a_row = (self.left_out, 0) if taken else (self.left_out + 1, self.in_a_row + 1)
+        if self.in_a_row == LEFT_OUT:
+            iteration = self._pending[-1][0]
+            self._refuse()
+            raise TrainingError(f"no gradient is finite in {LEFT_OUT} steps up to step {iteration}; {REMEDY}, and so may train.amp=bf16")
+        self._pending = []
+
+    def settle(self) -> None:
+        """TrainingError with the first step and task whose loss is no number; with fp16 that is for `scaled` to say."""
+        if self._pending and not self.trainer.scaler.is_enabled():
+            self._refuse()
+            self._pending = []
+
+    def _refuse(self) -> None:
         finite = torch.stack([losses for _, losses in self._pending]).isfinite().cpu()
         for (iteration, losses), row in zip(self._pending, finite.tolist(), strict=True):
             for task, fine, loss in zip(self.trainer.tasks, row, losses.tolist(), strict=True):
                 if not fine:
-                    remedy = "a lower train.optimizer.lr, or train.optimizer.clip=1, may help"
-                    raise TrainingError(f"the loss of task {task.name!r} is {loss} at step {iteration}; {remedy}")
-        self._pending = []
+                    raise TrainingError(f"the loss of task {task.name!r} is {loss} at step {iteration}; {REMEDY}")
 
     def read(self) -> dict[str, Any]:
         """Losses by task since the last reading, over all processes; images a second; the share of time that data was waited for. Starts anew."""
@@ -382,6 +420,7 @@ class Meter:
             "metric": self.trainer.metric.read(),
             "weights": self.trainer.balancer.weights(),
             "labels": labels,
+            "left_out": self.left_out,
             "images_per_second": self.images * self.trainer.world.size / seconds,
             "data_wait": self.waited / seconds,
         }

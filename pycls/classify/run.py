@@ -9,6 +9,7 @@ runs/<name>/config.yaml            the effective config
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class _Run:
         self.trainer, self.folder, self.progress, self.log = trainer, folder, progress, log
         self.config = trainer.config
         self.started, self.first = time.perf_counter(), trainer.at.iteration
-        self.reported = 0
+        self.reported = self.reported_steps = 0
 
     def begin(self, total: int) -> None:
         """Say what is to come."""
@@ -159,8 +160,11 @@ class _Run:
         self._broken()
 
     def _broken(self) -> None:
-        """Say which images were left out, so that nothing is skipped in silence."""
+        """Say which images and steps were left out, so that nothing is skipped in silence."""
         meter = self.trainer.meter
+        if meter.left_out > self.reported_steps:
+            self.progress.say(f"{meter.left_out} steps left out so far, since their gradients are not finite in fp16")
+            self.reported_steps = meter.left_out
         if meter.skipped > self.reported:
             self.progress.say(f"warning: {meter.skipped} images left out so far, since they do not decode; the first: {meter.problems[0]}")
             self.log.write("skipped", self.trainer.at.iteration, count=meter.skipped, first=meter.problems)
@@ -184,10 +188,11 @@ class _Run:
         t.meter.since += time.perf_counter() - start
 
     def _keep(self, value: float | None) -> str:
-        """Keep the weights of a good epoch; what to say of it."""
+        """Keep the weights of a good epoch; what to say of it. Without a validation list the last is the best; an undefined figure is the worst."""
         t, stop = self.trainer, self.config.train.stop
+        value = None if value is None or math.isnan(value) else value
         sign = 1.0 if t.rising else -1.0
-        figure = sign * value if value is not None else float(t.at.epoch)
+        figure = sign * value if value is not None else float(t.at.epoch) if t.val is None else float("-inf")
         first = t.at.best[0][0] if t.at.best else float("-inf")
         improved = figure > first + (stop.min_delta if t.at.best else 0)
         t.at.waited = 0 if improved else t.at.waited + 1

@@ -51,10 +51,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the state back; the groups, which the config makes, stay."""
+    """Put the state back; the groups, which the config makes, stay. ValueError if it is of parameters of other shapes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
+        if int(number) >= len(parameters) or (tensor.dim() and tensor.shape != parameters[int(number)].shape):
+            raise ValueError(f"the optimizer's {name} is of another parameter")
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -11,7 +11,7 @@ from prototxt import ConfigError, LabelError
 
 from ..labels import Column, LabelTable, class_counts, joined, rooted, suggest
 from ..readers import read_labels
-from ..tasks import Task
+from ..tasks import LOSSES, Task
 from .config import Config, ListConfig, TaskConfig
 
 SMOOTHED = {"multiclass": ("ce",), "binary": ("bce",), "multilabel": ("bce",)}  # the losses with label_smoothing
@@ -102,6 +102,8 @@ def _chosen(config: Config, table: LabelTable) -> list[Column]:
 
 def task_of(column: Column, config: TaskConfig, table: LabelTable) -> Task:
     """The task of a column, with what the config says of it. LabelError if no row of the training has a label."""
+    from ..losses import check_loss  # torch comes with it, which inspect does without
+
     if config.kind and config.kind != column.kind:
         raise ConfigError(f"task {column.name!r} is {config.kind} in the config and {column.kind} in {table.file}")
     if config.classes and config.classes != column.classes:
@@ -113,7 +115,7 @@ def task_of(column: Column, config: TaskConfig, table: LabelTable) -> Task:
     span: dict[str, Any] = {}
     if column.kind == "age":
         span = {"low": int(column.classes[0]), "high": int(column.classes[-1].rstrip("+"))}
-    return Task(
+    task = Task(
         name=column.name,
         kind=column.kind,
         classes=() if column.kind == "age" else column.classes,
@@ -124,6 +126,8 @@ def task_of(column: Column, config: TaskConfig, table: LabelTable) -> Task:
         options=_loss_options(column, config, table),
         **span,
     )
+    check_loss(task)
+    return task
 
 
 def _loss_options(column: Column, config: TaskConfig, table: LabelTable) -> dict[str, Any]:
@@ -138,8 +142,23 @@ def _loss_options(column: Column, config: TaskConfig, table: LabelTable) -> dict
             )
         options["label_smoothing"] = config.label_smoothing
     if config.class_weights:
-        options |= _weights(column, config, counts, table)
+        weights = _weights(column, config, counts, table)
+        _check_weighable(column, config, set(weights))
+        options |= weights
     return options
+
+
+def _check_weighable(column: Column, config: TaskConfig, weights: set[str]) -> None:
+    """ConfigError if the task's loss has no such weights; a loss that there is not is for the task to refuse."""
+    from ..losses import option_names
+
+    losses = LOSSES[column.kind]
+    if config.loss in losses and not weights <= option_names(column.kind, config.loss):
+        able = [name for name in losses if weights <= option_names(column.kind, name) or (name == "focal" and config.class_weights != "deepmar")]
+        raise ConfigError(
+            f"task {column.name!r}: class_weights {config.class_weights} does not go with the loss {config.loss!r}, which has no "
+            f"{' and '.join(sorted(weights))}; it goes with {', '.join(able)}"
+        )
 
 
 def _weights(column: Column, config: TaskConfig, counts: list[int], table: LabelTable) -> dict[str, Any]:

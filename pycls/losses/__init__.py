@@ -7,9 +7,12 @@ loss.sums(...) -> Sums(numerator, divisor)    the same before the division, so t
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING
 
-from ..tasks import LOSSES
+from prototxt.errors import TaskError
+
+from ..tasks import LOSSES, check_numbers, check_options
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -25,3 +28,20 @@ _FUNCTIONS: dict[tuple[str, str], Loss] = {
 def loss_of(task: Task) -> Loss:
     """The loss function of a task."""
     return _FUNCTIONS[task.kind, task.loss]
+
+
+def option_names(kind: str, loss: str) -> set[str]:
+    """The options of a loss; what an age's bins are is for its task to say."""
+    return {p.name for p in signature(_FUNCTIONS[kind, loss].costs).parameters.values() if p.kind is p.KEYWORD_ONLY} - {"low", "step"}
+
+
+def check_loss(task: Task) -> None:
+    """TaskError unless the options of a task are those of its loss, and lists have a number for each output."""
+    function, what = loss_of(task), f"task {task.name!r}: the loss {task.loss!r}"
+    check_options(function.costs, task.options, what, given=("low", "step"))
+    for name, value in task.options.items():
+        if signature(function.costs).parameters[name].annotation not in ("float", "int", "bool"):
+            check_numbers(value, task.outputs, f"{what}: {name}", one=not function.classes)
+    smoothing = task.options.get("label_smoothing", 0)
+    if not 0 <= smoothing <= 1:
+        raise TaskError(f"{what}: label_smoothing is {smoothing}; it is at least 0 and at most 1")

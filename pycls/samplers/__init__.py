@@ -18,11 +18,12 @@ m_per_class      batches of m samples of each of some classes: for pairs and tri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..tasks import one_of
+from ..tasks import check_options, one_of
 from .balanced import class_balanced, progressive, sqrt
 from .base import Draw, EpochSampler
 from .per_class import class_aware, m_per_class
@@ -40,8 +41,14 @@ def make_sampler(name: str, labels: Any, *, seed: int = 0, rank: int = 0, world:
     `size` is how many an epoch draws, where the draw leaves it open; options go to the draw (epochs, threshold, m, batch_size).
     TaskError if it cannot draw from these labels.
     """
-    one_of(name, DRAWS, "the sampler")
+    check_sampler(name, options)
     return EpochSampler(DRAWS[name], np.asarray(labels), seed=seed, rank=rank, world=world, size=size, options=options)
+
+
+def check_sampler(name: str, options: Mapping[str, Any]) -> None:
+    """TaskError unless there is the sampler, and it takes these options."""
+    one_of(name, DRAWS, "the sampler")
+    check_options(DRAWS[name], options, f"the sampler {name!r}", given=("epoch", "size"))
 
 
 def drawn_counts(sampler: EpochSampler, labels: Any) -> np.ndarray[Any, Any]:

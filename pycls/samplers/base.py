@@ -1,7 +1,6 @@
 """An epoch's draw: made whole from seed and epoch, then cut among the processes, so that two of them never draw the same place.
 
-State: a loader's workers read ahead, so what has been drawn is not what has been trained on. The trainer counts, and says so:
-sampler.load_state_dict({"seed": 0, "epoch": 3, "position": 512})     goes on behind the 512th sample of this process in epoch 3
+There is no other state: who counts what has been trained on, and passes that over in the epoch's draw, goes on where he stood.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class EpochSampler(Sampler[int]):
         self.draw, self.labels, self.options = draw, labels, dict(options)
         self.seed, self.rank, self.world, self.size = seed, rank, world, size
         self.chunk = int(options.get("batch_size", 1))  # what must stay together when the processes share
-        self.epoch = self.position = 0
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
-        self.epoch, self.position = epoch, 0
+        self.epoch = epoch
 
     def indices(self) -> Array:
         """The whole draw of the epoch, of all processes."""
@@ -49,22 +48,10 @@ class EpochSampler(Sampler[int]):
         return drawn[: rounds * self.chunk * self.world].reshape(rounds, self.world, self.chunk)[:, self.rank].reshape(-1)
 
     def __iter__(self) -> Iterator[int]:
-        """The indices from `position` on; the next pass starts at the epoch's beginning."""
-        left, self.position = self.own()[self.position :], 0
-        return iter(left.tolist())
+        return iter(self.own().tolist())
 
     def __len__(self) -> int:
-        return len(self.own()) - self.position
-
-    def state_dict(self, position: int = 0) -> dict[str, int]:
-        """Where it stands, with the samples that this process has trained on in the epoch."""
-        return {"seed": self.seed, "epoch": self.epoch, "position": position}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there; TaskError if the state is of another seed, whose draws would differ."""
-        if state["seed"] != self.seed:
-            raise TaskError(f"the state is of a run with seed {state['seed']}, and this one has {self.seed}; its epochs would not be the same")
-        self.epoch, self.position = state["epoch"], state["position"]
+        return len(self.own())
 
 
 def by_class(labels: Array) -> dict[int, Array]:

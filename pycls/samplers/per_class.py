@@ -17,7 +17,9 @@ def m_per_class(labels: Array, generator: np.random.Generator, *, size: int | No
     Give the loader the same batch size, and do not let it drop or shuffle.
     """
     classes = by_class(labels)
-    if m < 1 or batch_size % m or batch_size // m > len(classes):
+    if m < 1 or batch_size < 1:
+        raise TaskError(f"batches of {batch_size} with {m} of a class: both are at least 1")
+    if batch_size % m or batch_size // m > len(classes):
         raise TaskError(
             f"batches of {batch_size} with {m} of a class need {batch_size / m:g} classes, a whole number of the {len(classes)} there are"
         )
