@@ -81,6 +81,8 @@ class Records(Source):
             return 0
         data, starts, sizes = run
         found = self._reader.read_run(data, starts, sizes)
+        if not len(found):
+            return 0
         labels[at : at + len(found)] = found
         if draws is not None:
             pixels = [np.ndarray(size, np.uint8, data, start + like.data[0]) for start in starts[: len(found)]]
