@@ -133,7 +133,7 @@ def convert(
     if all:
         from converters.comparison import many
 
-        rows = many.convert_all(net, options, output or Path("converted"), jobs, _row(as_json))
+        rows = many.convert_all(net, options, output or Path("converted"), jobs, _row(as_json), weights=weights)
         raise typer.Exit(_rows(rows, as_json))
     show = (lambda graph: None) if as_json else (lambda graph: print(summary.text(graph, _width())))
     done = run(net, weights, output, options, _stage, show)
@@ -443,14 +443,17 @@ def compare(
     """Two frameworks on one net, blob by blob. Where they part first, and the suspected cause; docs/compare.md has examples."""
     from converters.comparison.command import Comparison, run
 
+    chosen = tuple(filter(None, (name.strip() for name in (blobs or "").split(","))))
     asked = Comparison(
-        a, b, weights=weights, input=input, net=net, blobs=tuple(filter(None, (blobs or "").split(","))), names=_named(map, "--map"),
+        a, b, weights=weights, input=input, net=net, blobs=chosen, names=_named(map, "--map"),
         tolerance=_tolerance(atol, rtol), gradients=gradients, report=report, save=save, caffe_python=caffe_python, mean=_mean(mean), scale=scale,
         phase=phase.upper(), stages=tuple(stage or ()), level=level, shapes=_shapes(shape), seed=seed,
     )  # fmt: skip
     if all:
         from converters.comparison import many
 
+        if steps:
+            raise typer.BadParameter("solvers are compared one pair at a time", param_hint="--all, --steps")
         raise typer.Exit(_rows(many.compare_all(Path(a), (b,) if b else (), asked, jobs, _row(as_json)), as_json))
     if steps:
         from converters.comparison.reports import write_report
@@ -463,7 +466,9 @@ def compare(
         with _stage("comparing"):
             found = run(asked)
     if found is None:
-        print(f"wrote {save}")
+        from converters.comparison.runners.saved import run_path
+
+        print(f"wrote {run_path(save or '')}")
         raise typer.Exit(0)
     print(json.dumps(found.to_dict(), indent=1) if as_json else found.text(every=every), end="\n" if as_json else "")
     raise typer.Exit(0 if found else 1)
@@ -491,6 +496,8 @@ def _tolerance(atol: float | None, rtol: float | None) -> Any:
         return None
     if atol is None or rtol is None:
         raise typer.BadParameter("give both, so that neither is a surprise", param_hint="--atol, --rtol")
+    if not (atol >= 0 and rtol >= 0):
+        raise typer.BadParameter(f"{atol:g} and {rtol:g}: neither may be below 0", param_hint="--atol, --rtol")
     from converters.comparison.results import Tolerance
 
     return Tolerance(atol, rtol)

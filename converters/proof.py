@@ -18,6 +18,7 @@ from prototxt.files import check_file
 
 from .comparison.errors import blob_error
 from .comparison.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
+from .comparison.runners.saved import SavedRun
 from .net import CaffeNet
 from .onnx_export import output_names
 from .preprocessing import Preprocessing
@@ -158,28 +159,22 @@ def against_golden(net: CaffeNet, path: str | Path) -> Measurement:
     """The module against numbers that real Caffe left in an .npz: input/<blob>, blob/<blob>, or blob_at/<blob> with blob_index/<blob>."""
     import torch
 
-    path = check_file(path)
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            golden = {key: z[key] for key in z.files}
-    except (OSError, ValueError, KeyError, EOFError) as exc:
-        raise WeightsError(f"{path}: no .npz of arrays, or a damaged one: {exc}") from exc
-    feed = {key[6:]: torch.from_numpy(value.copy()) for key, value in golden.items() if key.startswith("input/")}
+    golden = SavedRun(path)
     with torch.no_grad():
-        blobs = net.blobs(feed)
+        blobs = net.blobs({name: torch.from_numpy(value) for name, value in golden.feed().items()})
     got, want = {}, {}
-    for key, value in golden.items():
-        kind, _, name = key.partition("/")
-        if kind not in ("blob", "blob_at"):
-            continue
+    for name, key in golden.keys.items():
         if name not in blobs:
             raise WeightsError(f"{path}: {key}: the net has no blob {name!r}")
         found = blobs[name].numpy()
-        got[name] = found.reshape(-1)[golden[f"blob_index/{name}"]] if kind == "blob_at" else found
-        want[name] = value
+        if key.startswith("blob_at/"):
+            held = golden.sampled(name, found.shape)
+            got[name], want[name] = found.reshape(-1)[held.index], held.values
+        else:
+            got[name], want[name] = found, golden.arrays.numbers(key)
     if not want:
         raise WeightsError(f"{path}: no array named blob/<blob>, so nothing to compare with")
-    return _measure(f"module vs Caffe ({path.name})", got, want, CAFFE_LIMIT)
+    return _measure(f"module vs Caffe ({golden.path.name})", got, want, CAFFE_LIMIT)
 
 
 def _feed(net: CaffeNet) -> dict[str, Array]:

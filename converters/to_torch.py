@@ -120,7 +120,9 @@ class BlobRecorder(fx.Interpreter):
         super().__init__(built.module)
         self.extra_traceback = False  # our errors say where
         self.nodes, self.seen = built.nodes, dict[Value, Tensor]()
-        self.labels = {step.key: labels_of(step) for step in graph.steps} if graph is not None else {}
+        steps = graph.steps if graph is not None else ()
+        self.labels = {step.key: labels_of(step) for step in steps}
+        self.layers = {step.key: step.name for step in steps}
 
     def run_node(self, n: fx.Node) -> object:
         """Run one node, and keep its value if it is a blob."""
@@ -132,7 +134,8 @@ class BlobRecorder(fx.Interpreter):
             labels = self.labels.get(str(n.target))
             if labels is not None and isinstance(inputs[1], Tensor):
                 labels.check(inputs[1].detach().cpu().numpy())  # says which sample it is, if that is the cause
-            raise NetError(f"layer {n.target!r} does not take blobs of shape {shapes}: {str(exc).splitlines()[0]}") from exc
+            layer = self.layers.get(str(n.target), n.target)
+            raise NetError(f"layer {layer!r} does not take blobs of shape {shapes}: {str(exc).splitlines()[0]}") from exc
         if n.name in self.nodes:
             self.seen[self.nodes[n.name]] = result
         return result

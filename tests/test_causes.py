@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import converters
 from converters.comparison.engine import compare
+from converters.comparison.replay import apart
 from converters.comparison.runners.user import user_runner
 from converters.net import CaffeNet
 from prototxt import parse_text
@@ -31,6 +32,9 @@ layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2" convoluti
 layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
 layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2" pooling_param { pool: AVE kernel_size: 3 stride: 3 pad: 1 } }
 layer { name: "map" type: "Softmax" bottom: "pool2" top: "map" }
+layer { name: "depth" type: "DepthwiseConvolution" bottom: "pool2" top: "depth" convolution_param { num_output: 12 kernel_size: 1 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool2" top: "up" convolution_param { num_output: 2 kernel_size: 2 } }
+layer { name: "bns" type: "BatchNorm" bottom: "pool2" top: "bns" batch_norm_param { eps: 1e-5 scale_bias: true } }
 layer { name: "fc1" type: "InnerProduct" bottom: "pool2" top: "fc1" inner_product_param { num_output: 10 } }
 layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2" inner_product_param { num_output: 10 } }
 layer { name: "drop" type: "Dropout" bottom: "fc2" top: "fc2" }
@@ -48,6 +52,8 @@ def planted() -> CaffeNet:
                 blob.copy_(torch.randn(blob.shape, generator=generator) * 0.3)
                 if name == "bn1":
                     blob.copy_([blob * 40, blob.abs() * 4e2 + 1e-3, torch.full((1,), 37.0)][i])
+                if name == "bns":
+                    blob.copy_([blob, blob.abs() + 1e-3, torch.ones(1), blob, blob][i])
     net.module.eval()
     return net
 
@@ -142,6 +148,10 @@ MODULES: dict[str, tuple[str, str, Callable[..., nn.Module]]] = {  # what is pla
     "bfloat16": ("conv2", "half precision", half(torch.bfloat16)),
     "TF32": ("conv2", "TF32", tf32),
     "softmax over the columns": ("map", "softmax axis", lambda old: nn.Softmax(-1)),
+    "a fused BatchNorm with Keras's eps": ("bns", "BatchNorm eps",
+                                           lambda old: function(lambda x: F.batch_norm(x, old.mean, old.variance, old.weight, old.bias, eps=1e-3))),
+    "a depthwise convolution without bias": ("depth", "bias lost", lambda old: function(lambda x: F.conv2d(x, old.weight, groups=12))),
+    "a deconvolution without bias": ("up", "bias lost", lambda old: function(lambda x: F.conv_transpose2d(x, old.weight))),
     "no bias": ("fc1", "bias lost", lambda old: function(lambda x: F.linear(x.flatten(1), old.weight))),
 }  # fmt: skip
 
@@ -249,3 +259,8 @@ def test_noise_gets_no_cause() -> None:
     assert report.divergence is not None
     assert report.divergence.cause == "", report.text()
     assert report.divergence.tried
+
+
+@pytest.mark.parametrize(("got", "want"), [([1.0], [float("inf")]), ([float("inf")], [1.0]), ([float("nan")], [1.0]), ([1.0], [1.0, 2.0])])
+def test_what_is_not_finite_is_infinitely_far(got: list[float], want: list[float]) -> None:
+    assert apart(torch.tensor(got), torch.tensor(want)) == float("inf")

@@ -23,7 +23,7 @@ from converters.comparison.engine import compare
 from converters.comparison.gradients import driven
 from converters.comparison.results import Report, Tolerance
 from converters.comparison.runners import Runner, TorchRunner, Unavailable, base
-from converters.comparison.runners.pytorch import NetRunner
+from converters.comparison.runners.pytorch import NetRunner, exported
 from converters.comparison.runners.saved import Sampled, save_run
 from converters.comparison.statistics import TOLERANCES, Facts, compare_blob
 from prototxt import DecantError, parse_text
@@ -84,6 +84,14 @@ def test_wide_and_unsigned_values_are_subtracted_in_a_wider_format() -> None:
     assert not found.ok, "whole numbers are equal or they are not"
 
 
+def test_the_largest_values_have_a_preview() -> None:
+    values = np.array([[3e38, -3e38], [1, 2]], np.float32)
+    found = compare_blob(Facts("x"), values, -values, TOLERANCE, preview=True)
+    assert not found.ok
+    assert found.preview is not None
+    assert sum(found.preview.histogram_a) == 4
+
+
 def test_classes_agree_by_rank() -> None:
     b = np.arange(21, dtype=np.float32).reshape(3, 7)
     a = b.copy()
@@ -125,7 +133,8 @@ def test_half_precision_is_past_the_tolerance_of_float32() -> None:
     ("text", "reason"),
     [
         ("torch@cuda", "CUDA"), ("torch@tf32", "TF32"), ("openvino", "pip install openvino"), ("opencv-caffe", "no longer reads Caffe"),
-        ("caffe", "--caffe-python"), ("onnxruntime@bf16", "number formats"),
+        ("caffe", "--caffe-python"), ("onnxruntime@bf16", "number formats"), ("source@cuda", "knows no device"), ("source@bf16", "number formats"),
+        ("opencv@cuda", "knows no device"), ("caffe@fp16", "number formats"),
     ],
 )  # fmt: skip
 def test_what_is_not_here_says_so(text: str, reason: str) -> None:
@@ -143,10 +152,26 @@ def test_what_is_not_here_says_so(text: str, reason: str) -> None:
     ("text", "told"),
     [
         ("onnxruntme:x.onnx", "did you mean onnxruntime"), ("net.txt", "is no side"), ("absent.prototxt", "no such file"),
-        (f"{LENET}@gpu", "neither a device"), ("no.such.module:f", "cannot be made"),
+        (f"{LENET}@gpu", "neither a device"), ("no.such.module:f", "cannot be made"), ("empty.py", "no source that Decant has generated"),
+        ("wrong.py", "wrong.py: no source.*SyntaxError"), ("net.py", "net.safetensors: not the weights of net.py"),
+        ("cut.npz", "cut.npz: no .npz"), ("crc.npz", "crc.npz: blob/ip2 cannot be read"), ("far.npz", "blob_index/ip2 shall hold 2 whole numbers"),
+        ("half.npz", "blob_index/ip2 cannot be read"), ("words.npz", "blob/ip2 does not hold real numbers"), ("nothing.prototxt", "no layer is left"),
     ],
 )  # fmt: skip
-def test_a_side_that_is_none_is_refused(text: str, told: str) -> None:
+def test_a_side_that_is_none_is_refused(text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.py").touch(), Path("empty.safetensors").touch()
+    Path("wrong.py").write_text("def"), Path("wrong.safetensors").touch()
+    Path("net.py").write_text("def load(path): raise KeyError(path)"), Path("net.safetensors").touch()
+    Path("nothing.prototxt").write_text('name: "nothing"')
+    places = {"input/data": np.zeros((2, 1, 28, 28)), "blob_at/ip2": np.ones(2, np.float32), "blob_shape/ip2": [2, 10]}
+    np.savez("far.npz", **places, **{"blob_index/ip2": [0, 20]})
+    np.savez("half.npz", **places)
+    np.savez("words.npz", **{"blob/ip2": ["a", "b"]})
+    whole = LENET.with_suffix(".npz").read_bytes()
+    Path("cut.npz").write_bytes(whole[:-100])
+    np.savez("crc.npz", **{"blob/ip2": np.full(20, 7, np.float32)})
+    Path("crc.npz").write_bytes(Path("crc.npz").read_bytes().replace(np.full(20, 7, np.float32).tobytes(), bytes(80)))
     with pytest.raises(DecantError, match=told):
         compare(text, LENET, weights=WEIGHTS)
 
@@ -270,11 +295,22 @@ def test_a_comparison_leaves_no_mode_behind() -> None:
     """Two streams of one net in turns, one of them left half-way: gradients, and the net's own mode, are as they were."""
     net = converters.load(LENET, weights=WEIGHTS)
     net.module.train()
+    net.module.get_submodule("pool1").eval()
     assert compare(net, NetRunner(net))
+    assert compare(TorchRunner(net.module, ["data"], ["prob"]), exported(net))
+    assert not net.module.get_submodule("pool1").training
     half = NetRunner(net).stream({"data": np.zeros(net.graph.blob_shapes["data"], np.float32)}, ["conv1", "prob"])
     next(half)
     assert torch.is_grad_enabled()
     assert net.module.training
+
+
+def test_a_context_is_left_as_it_was() -> None:
+    context = sources.Context()
+    assert compare(LENET, "source", weights=WEIGHTS, context=context)
+    assert (context.weights, context.names, context.shapes) == (None, {}, {})
+    nets = context.with_(seed=1)
+    assert nets.net(str(LENET), str(WEIGHTS)) is context.net(str(LENET), str(WEIGHTS)), "what is loaded is shared"
 
 
 def test_missing_extra_and_nothing_fail() -> None:
@@ -300,6 +336,8 @@ def test_blobs_of_other_names_are_paired_by_a_map() -> None:
     assert {blob.name for blob in report.blobs} == {"x", "y"}
     with pytest.raises(DecantError, match="has no blob 'nope'"):
         compare(a, b, FEED, names={"x": "nope"})
+    with pytest.raises(DecantError, match="--map OTHER=out"):
+        compare(a, b, FEED, names={"out": "hidden"})
 
 
 def test_the_first_nan_is_told() -> None:
@@ -370,6 +408,12 @@ def test_a_detectors_rows_are_a_set() -> None:
     rows = np.random.default_rng(1).random((1, 1, 9, 7)).astype(np.float32)
     assert compare_blob(Facts("x"), rows[:, :, ::-1], rows, TOLERANCE).ok
     assert not compare_blob(Facts("x"), rows[:, :, :8], rows, TOLERANCE).ok
+    other = rows[:, :, ::-1].copy()
+    other[0, 0, 6, 3] += np.float32(0.01)  # the row that is row 2 of the others
+    found = compare_blob(Facts("x"), other, rows, TOLERANCE)
+    assert (found.ok, found.index, found.value_b) == (False, (0, 0, 2, 3), rows[0, 0, 2, 3])
+    other[0, 0, 6, 3] = np.nan
+    assert compare_blob(Facts("x"), other, rows, TOLERANCE).nan_a == 1
 
 
 # The command, and many at once ----------------------------------------------------------------------------------------
@@ -407,11 +451,23 @@ def test_a_broken_model_is_a_row_and_the_rest_goes_on(tmp_path: Path, monkeypatc
     (zoo / "unknown/small.prototxt").write_text('layer { name: "x" type: "Nonesuch" top: "y" }')
     (zoo / "damaged/small.caffemodel").write_bytes(b"\xff" * 50)
     rows: list[many.Row] = []
-    asked = Comparison("", report=tmp_path / "out")
+    (zoo / "outside").mkdir()
+    shutil.copy(zoo / "good/small.caffemodel", zoo / "outside")
+    (zoo / "outside/small.prototxt").write_text(
+        f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" image_data_param {{ source: "{LENET}" batch_size: 1 }} }}'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }'
+    )
+    asked = Comparison("", report=tmp_path / "out", shapes={"data": (3, 4)})
+    with pytest.raises(DecantError, match="--input, --scale cannot be the same"):
+        many.compare_all(zoo, (), Comparison("", input=LENET, scale=2.0), 1, rows.append)
+    monkeypatch.setattr(many, "_roots", [zoo.resolve()])
     found = many.compare_all(zoo, ("torch",), asked, 3, rows.append)
     by_name = {row.name: row for row in found}
     assert bool(by_name["good"])
     assert by_name["good"].blobs == 2
+    assert json.loads((tmp_path / "out/good/torch/report.json").read_text())["blobs"][0]["shape"] == [3, 3]
+    assert "leads out of" in by_name["outside"].problem
+    assert many.Row("x", False, worst=math.inf).to_dict()["worst"] == "Infinity"
     assert "Nonesuch" in by_name["unknown"].problem
     assert "small.caffemodel" in by_name["damaged"].problem
     assert (tmp_path / "out/index.html").is_file()
@@ -420,7 +476,7 @@ def test_a_broken_model_is_a_row_and_the_rest_goes_on(tmp_path: Path, monkeypatc
     monkeypatch.setattr(many.subprocess, "run", lambda *_, **given: started.append(json.loads(given["input"])["name"]) or done)
     done = subprocess.CompletedProcess([], -11, "", "")
     again = many.compare_all(zoo, ("torch",), asked, 1, rows.append)
-    assert started == ["damaged", "unknown"]
+    assert started == ["damaged", "outside", "unknown"]
     assert [row.problem for row in again if row.name == "unknown"] == ["its process was killed by signal 11"]
 
 
@@ -431,6 +487,11 @@ def test_models_are_found_with_their_recordings(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     found = {m.name: (m.prototxt.name, [p.name for p in m.recordings]) for m in many.found_in(tmp_path)}
     assert found == {"one": ("deploy.prototxt", ["golden.npz"]), "one/deep/a": ("a.prototxt", []), "one/deep/b": ("b.prototxt", ["b.npz"])}
+    (tmp_path / "one/deep/a").mkdir()
+    for path in ("one/deep/a/net.prototxt", "one/deep/a/net.caffemodel", "one/deep/b.caffemodel.h5"):
+        (tmp_path / path).touch()
+    names = {"one", "one/deep/a.caffemodel", "one/deep/a/net", "one/deep/b.caffemodel", "one/deep/b.caffemodel.h5"}
+    assert {model.name for model in many.found_in(tmp_path)} == names
     with pytest.raises(DecantError, match="no model in it"):
         many.found_in(tmp_path / "one/deep/..").clear() or many.found_in(Path(sys.prefix) / "include")
 

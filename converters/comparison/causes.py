@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..graph import Step
-from ..modules.normalization import LRN, BatchNorm
+from ..modules.normalization import LRN, BatchNorm, ScaledBatchNorm
 from .replay import Replay, Run, Segment
 
 EPSILONS = (1e-5, 1e-3, 1e-6, 1e-4, 2e-5, 1e-8, 1e-12, 0.0)  # defaults of frameworks: Caffe and PyTorch, Keras, flax, ..., MXNet
@@ -111,16 +111,20 @@ def _area(kernel: int | Sequence[int]) -> int:
 
 def batch_norm(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesis]:
     """The third blob, eps, statistics of the batch."""
-    assert isinstance(module, BatchNorm)
-    mean, variance, factor, eps = module.mean, module.variance, float(module.factor), module.eps
+    if not isinstance(module, (BatchNorm, ScaledBatchNorm)):
+        return
+    mean, variance, eps = module.mean, module.variance, module.eps
+    weight, bias = (module.weight, module.bias) if isinstance(module, ScaledBatchNorm) else (None, None)
+    factor = 1.0 if module.factor is None else float(module.factor)
     by = 1 / factor if factor else 0.0
-    yield Hypothesis(
-        "BatchNorm factor blob",
-        f"takes the stored sums for means: the third blob, here {factor:g}, is not divided by",
-        "divide the first two blobs by the third before use",
-        step.key,
-        _stored(mean, variance, eps),
-    )
+    if module.factor is not None:
+        yield Hypothesis(
+            "BatchNorm factor blob",
+            f"takes the stored sums for means: the third blob, here {factor:g}, is not divided by",
+            "divide the first two blobs by the third before use",
+            step.key,
+            _stored(mean, variance, weight, bias, eps),
+        )
     for other in EPSILONS:
         if abs(other - eps) > 1e-3 * max(eps, other):
             yield Hypothesis(
@@ -128,19 +132,19 @@ def batch_norm(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypoth
                 f"uses eps {other:g}; the prototxt has {eps:g}",
                 f"set eps to {eps:g}",
                 step.key,
-                _stored(mean * by, variance * by, other),
+                _stored(mean * by, variance * by, weight, bias, other),
             )
     yield Hypothesis(
         "BatchNorm in training mode",
         "normalises by the mean and variance of this batch, not by the stored ones",
         "put the module into eval mode: module.eval()",
         step.key,
-        lambda x: F.batch_norm(x[0], None, None, training=True, eps=eps),
+        lambda x: F.batch_norm(x[0], None, None, weight, bias, training=True, eps=eps),
     )
 
 
-def _stored(mean: Tensor, variance: Tensor, eps: float) -> Run:
-    return lambda x: F.batch_norm(x[0], mean, variance, eps=eps)
+def _stored(mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Run:
+    return lambda x: F.batch_norm(x[0], mean, variance, weight, bias, eps=eps)
 
 
 def lrn(step: Step, module: nn.Module, replay: Replay) -> Iterator[Hypothesis]:
@@ -256,7 +260,7 @@ def _weights(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 def _without_bias(step: Step, module: nn.Module) -> Iterator[Hypothesis]:
     bias = getattr(module, "bias", None)
     if isinstance(bias, Tensor) and bool(bias.any()):
-        shape = (-1, *(1,) * (len(step.shapes[0]) - 2)) if step.type == "Convolution" else (-1,)
+        shape = (-1,) if step.type == "InnerProduct" else (-1, *(1,) * (len(step.shapes[0]) - 2))
         yield Hypothesis(
             "bias lost",
             "adds no bias",
@@ -353,6 +357,9 @@ CAUSES: dict[str, tuple[Cause, ...]] = {
     "InnerProduct": (inner_product,),
     "Convolution": (convolution,),
     "DepthwiseConvolution": (convolution,),
+    "ConvolutionDepthwise": (convolution,),
+    "HoleConvolution": (convolution,),
+    "Deconvolution": (convolution,),
     "Softmax": (softmax,),
     "ReLU": (leaky,),
 }

@@ -64,7 +64,7 @@ def compare(
     values around the worst one, error maps. Raises Unavailable where a side cannot run here.
     """
     context = context or Context()
-    context.weights, context.names = weights or context.weights, names or context.names
+    context = context.with_(weights=weights or context.weights, names=names or context.names)
     pair = paired(a, b, inputs, net, context)
     return report_of(pair, blobs=blobs, tolerance=tolerance, gradients=gradients, previews=previews)
 
@@ -84,7 +84,7 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
     told = "given inputs"
     if not feed and recorded:
         feed, told = recorded[0].feed(), f"the inputs of {recorded[0].name}"
-    context.shapes = {**{name: value.shape for name, value in feed.items()}, **context.shapes}
+    context = context.with_(shapes={**{name: value.shape for name, value in feed.items()}, **context.shapes})
     explaining = _net(net, given, context)
     order = sorted((i for i in (0, 1) if ready[i] is None), key=lambda i: _rank(given[i]))
     for i in order:
@@ -115,6 +115,9 @@ class Renamed(Runner):
         unknown = [own for own in names.values() if own not in runner.inner]
         if unknown:
             raise DecantError(f"--map: {runner.name} has no blob {unknown[0]!r}")
+        taken = [blob for blob in names if blob in runner.inner and blob not in names.values()]
+        if taken:
+            raise DecantError(f"--map: {runner.name} has a blob {taken[0]!r} of its own already; give that another name too: --map OTHER={taken[0]}")
         self.runner, self.side, self.inputs, self.recorded = runner, runner.side, runner.inputs, runner.recorded
         self.own = {blob: blob for blob in runner.inner if blob not in names.values()} | dict(names)
         blobs = {own: blob for blob, own in self.own.items()}

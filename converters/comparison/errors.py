@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .results import FLOOR
+
 
 def error(got: Any, want: Any) -> float:
     """max|got - want| / max(max|want|, 1e-3) in float64, the corpus's measure; inf where shapes, NaN or infinities differ."""
@@ -17,7 +19,7 @@ def error(got: Any, want: Any) -> float:
         return float("inf")
     if not finite.any():
         return 0.0
-    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(b[finite]).max(), 1e-3))
+    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(b[finite]).max(), FLOOR))
 
 
 def rows_error(got: Any, want: Any) -> float:
@@ -25,12 +27,16 @@ def rows_error(got: Any, want: Any) -> float:
     a, b = np.asarray(got, np.float64).reshape(-1, 7), np.asarray(want, np.float64).reshape(-1, 7)
     if len(a) != len(b):
         return float("inf")
-    left, worst = list(range(len(a))), 0.0
-    for row in b:
-        nearest = min(left, key=lambda i: float(np.abs(a[i] - row).max()))
-        worst = max(worst, error(a[nearest], row))
-        left.remove(nearest)
-    return worst
+    return max((error(a[i], row) for i, row in zip(nearest_rows(a, b), b, strict=True)), default=0.0)
+
+
+def nearest_rows(a: Any, b: Any) -> list[int]:
+    """For each row of b the index of the nearest row of a that no row before it has taken; both have as many."""
+    left, order = list(range(len(a))), []
+    for row in np.asarray(b, np.float64):
+        order.append(min(left, key=lambda i: float(np.abs(a[i] - row).max())))
+        left.remove(order[-1])
+    return order
 
 
 def blob_error(got: Any, want: Any) -> float:

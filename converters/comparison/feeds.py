@@ -11,6 +11,8 @@ import numpy as np
 from prototxt import DataError
 from prototxt.files import check_file
 
+from .arrays import Arrays
+
 if TYPE_CHECKING:
     from ..graph import Graph
 
@@ -24,15 +26,11 @@ def read_inputs(path: Path, graph: Graph | None, mean: Sequence[float] = (), sca
     path = check_file(path)
     if path.suffix.lower() in IMAGES:
         return {_first(graph, path): _image(path, graph, mean, scale)}
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {_first(graph, path): loaded.astype(np.float32)}
-        with loaded as arrays:
-            marked = [key for key in arrays.files if key.startswith("input/")]
-            return {key.removeprefix("input/"): arrays[key].astype(np.float32) for key in marked or arrays.files}
-    except (OSError, ValueError, EOFError) as exc:
-        raise DataError(f"{path}: neither arrays (.npz, .npy) nor an image ({', '.join(IMAGES)}): {exc}") from exc
+    arrays = Arrays(path, DataError, f"neither arrays (.npz, .npy) nor an image ({', '.join(IMAGES)})")
+    if arrays.alone:
+        return {_first(graph, path): arrays.floats("")}
+    marked = [key for key in arrays.keys if key.startswith("input/")]
+    return {key.removeprefix("input/"): arrays.floats(key) for key in marked or arrays.keys}
 
 
 def _first(graph: Graph | None, path: Path) -> str:

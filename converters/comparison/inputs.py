@@ -103,9 +103,9 @@ def _solved(trial: Trial, replay: Replay, value: Value, start: Tensor) -> tuple[
     part = Segment(inner, trial.part.sources, inner[-1].tops[0])
     zero = torch.zeros_like(start)
     channels = start.shape[1]
-    if replay.target(part, {value: zero}).shape != trial.seen.shape:
-        return None
     rest = replay.target(part, {value: zero})
+    if rest.shape != trial.seen.shape:
+        return None
     columns = [replay.target(part, {value: start}) - rest]
     for channel in range(channels):
         one = zero.clone()

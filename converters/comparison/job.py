@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt import DecantError
+from prototxt.files import confine
 
 from .many import Row
 from .results import Report, Tolerance
@@ -68,7 +69,7 @@ def converted(job: dict[str, Any]) -> Row:
     options = dict(job["options"])
     golden = tuple(Path(path) for path in job["recordings"])
     weights = Path(job["weights"]) if job["weights"] else None
-    asked = Options(**options | {"stages": tuple(options["stages"]), "golden": golden})
+    asked = Options(**options | {"stages": tuple(options["stages"]), "mean": tuple(options["mean"]), "golden": golden})
     done = convert(Path(job["prototxt"]), weights, Path(job["folder"]), asked, lambda text: contextlib.nullcontext(), lambda graph: None)
     measured = [m for m in done.card.measurements if m.error is not None]
     worst = max(measured, key=lambda m: m.error / m.limit if m.limit else m.error, default=None)
@@ -81,6 +82,7 @@ def converted(job: dict[str, Any]) -> Row:
         failing=sum(not m.ok for m in done.card.measurements),
         worst=worst.error if worst else None,
         worst_blob=worst.worst if worst else "",
+        page=next((f"{job['name']}/{path.name}" for path in done.files if path.suffix == ".html"), ""),
         notes=notes,
     )
 
@@ -89,6 +91,7 @@ def main() -> int:
     """Do the job of stdin."""
     job = json.loads(sys.stdin.read())
     try:
+        confine(job["root"] or None)
         with contextlib.redirect_stdout(sys.stderr):
             row = compared(job) if job["kind"] == "compare" else converted(job)
     except DecantError as exc:

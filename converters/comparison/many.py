@@ -12,14 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from prototxt import FileProblem, FormatError
-from prototxt.files import read_file, write_file
+from prototxt import DecantError, FileProblem, FormatError
+from prototxt.files import _roots, read_file, write_file
+
+from .results import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 3600  # seconds that one model may take
@@ -64,8 +66,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = asdict(self)
-        return values | {"worst": None if self.worst is None else str(self.worst) if self.worst == float("inf") else self.worst}
+        return dict(plain(self))
 
 
 def found_in(folder: Path) -> list[Model]:
@@ -80,14 +81,38 @@ def found_in(folder: Path) -> list[Model]:
         models += _models_of(place, folder)
     if not models:
         raise FileProblem(f"{folder}: no model in it: a .prototxt and a .caffemodel side by side")
-    return models
+    return _named_apart(models, folder)
+
+
+def _named_apart(models: Sequence[Model], root: Path) -> list[Model]:
+    """Each with a name of its own, as its results go into a folder of that name: where two share one, the weights' stem or file with it."""
+    names, longer = [model.name for model in models], [iter(_longer_names(model, root)) for model in models]
+    while shared := [i for i, name in enumerate(names) if names.count(name) > 1]:
+        for i in shared:
+            names[i] = next(longer[i])
+    return [replace(model, name=name) for model, name in zip(models, names, strict=True)]
+
+
+def _longer_names(model: Model, root: Path) -> Iterator[str]:
+    file = model.weights or model.prototxt
+    place = file.parent.relative_to(root)
+    if model.name != str(place / _stem(file)):
+        yield str(place / _stem(file))
+    name = file.name
+    while True:
+        yield str(place / name)
+        name += "~"
+
+
+def _stem(weights: Path) -> str:
+    return weights.name.removesuffix(".h5").removesuffix(".caffemodel")
 
 
 def _models_of(place: Path, root: Path) -> Iterator[Model]:
     nets = {path.stem: path for path in sorted(place.glob("*.prototxt")) if not path.stem.endswith("solver")}
     weights = sorted([*place.glob("*.caffemodel"), *place.glob("*.caffemodel.h5")])
     for file in weights:
-        stem = file.name.removesuffix(".h5").removesuffix(".caffemodel")
+        stem = _stem(file)
         net = nets.get(stem) or next((nets[name] for name in GENERIC if name in nets), None) or next(iter(nets.values()), None)
         if net is None:
             continue
@@ -105,8 +130,11 @@ def compare_all(folder: Path, against: Sequence[str], asked: Any, jobs: int, sho
 
     Reports, the overview and what resumes a run lie in `asked.report`, by default `compared`.
     """
+    _refuse({"--weights": asked.weights, "--input": asked.input, "--net": asked.net, "--map": asked.names, "--save": asked.save,
+             "--mean": asked.mean, "--scale": asked.scale != 1})  # fmt: skip
     target = asked.report or Path("compared")
-    options = {name: getattr(asked, name) for name in ("blobs", "tolerance", "gradients", "caffe_python", "phase", "stages", "level", "seed")}
+    passed = ("blobs", "tolerance", "gradients", "caffe_python", "phase", "stages", "level", "shapes", "seed")
+    options = {name: getattr(asked, name) for name in passed}
     options["tolerance"] = asdict(asked.tolerance) if asked.tolerance else None
     jobs_of = [(model, {"kind": "compare", "against": list(against), "options": options}) for model in found_in(folder)]
     rows = _run_all(jobs_of, target, jobs, show)
@@ -114,10 +142,14 @@ def compare_all(folder: Path, against: Sequence[str], asked: Any, jobs: int, sho
     return rows
 
 
-def convert_all(folder: Path, options: Any, target: Path, jobs: int, show: Callable[[Row], object]) -> list[Row]:
-    """A row for each model under `folder`: converted into a folder of its own below `target`, with its proof card."""
-    plain = {name: getattr(options, name) for name in ("phase", "stages", "level", "onnx", "seed", "reader")}
-    jobs_of = [(model, {"kind": "convert", "options": plain}) for model in found_in(folder)]
+def convert_all(folder: Path, options: Any, target: Path, jobs: int, show: Callable[[Row], object], *, weights: Path | None = None) -> list[Row]:
+    """A row for each model under `folder`: converted into a folder of its own below `target`, with its proof card.
+
+    Weights and recordings lie beside each model: `weights` is refused, as `options.golden` is.
+    """
+    _refuse({"--weights": weights, "--golden": options.golden})
+    passed = {field.name: getattr(options, field.name) for field in fields(options) if field.name != "golden"}
+    jobs_of = [(model, {"kind": "convert", "options": passed}) for model in found_in(folder)]
     rows = _run_all(jobs_of, target, jobs, show)
     _overview(rows, target, f"Conversions of {folder}")
     return rows
@@ -129,14 +161,26 @@ def verdict(rows: Sequence[Row]) -> str:
     return f"{len(rows)} models: all ok" if not bad else f"{len(rows)} models: {len(bad)} not ok: {', '.join(bad)}"
 
 
+def _refuse(given: Mapping[str, Any]) -> None:
+    """What says something of one model, and cannot be meant for all."""
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise DecantError(f"--all: {', '.join(wrong)} cannot be the same for every model of a folder; leave it out, or take that model alone")
+
+
 def _run_all(work: Sequence[tuple[Model, dict[str, Any]]], target: Path, jobs: int, show: Callable[[Row], object]) -> list[Row]:
     rows: dict[str, Row] = {}
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        running = {pool.submit(_one, model, job, target, max(1, (os.cpu_count() or 1) // max(1, jobs))): model for model, job in work}
+    root = str(_roots[0]) if _roots else ""  # of this process; the others are confined to the same
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+        running = [pool.submit(_one, model, job | {"root": root}, target, threads) for model, job in work]
         for done in as_completed(running):
             row = done.result()
             rows[row.name] = row
             show(row)
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops a run stops what has not begun too
     return [rows[model.name] for model, _ in work]
 
 

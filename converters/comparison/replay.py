@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..graph import Graph, Step, Value
 from ..net import CaffeNet, build
+from .results import FLOOR
 
 Run = Callable[[Sequence[Tensor]], Any]  # the bottoms that the module takes -> its tops
 
@@ -77,4 +79,5 @@ def apart(got: Tensor, want: Tensor) -> float:
         return 0.0
     worst = float((got.double() - want.double()).abs().max())
     peak = float(want.double().abs().max())
-    return worst / max(peak, 1e-3) if worst == worst and peak == peak else float("inf")
+    error = worst / max(peak, FLOOR)
+    return error if math.isfinite(error) else float("inf")

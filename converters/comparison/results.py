@@ -208,7 +208,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, `ok` with them; what is not finite becomes "NaN", "Infinity" or "-Infinity"."""
-        return {"ok": bool(self), **_plain(self)}
+        return {"ok": bool(self), **plain(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
@@ -224,11 +224,12 @@ class Report:
 T = TypeVar("T")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has a form for; what is not finite becomes "NaN", "Infinity" or "-Infinity"."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     return value

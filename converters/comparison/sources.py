@@ -14,15 +14,15 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prototxt import DecantError, FileProblem
+from prototxt import DecantError, FileProblem, WeightsError
 from prototxt.files import check_file
 
-from .runners.base import Runner, Unavailable
+from .runners.base import Runner, Unavailable, first_line
 
 if TYPE_CHECKING:
     from ..graph import Graph
@@ -43,6 +43,8 @@ RUNNERS = {
 SUFFIXES = {".prototxt": "torch", ".onnx": "onnxruntime", ".py": "source", ".npz": "saved"}
 FORMATS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64", "half": "float16"}
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "float64")
+PYTORCH = ("torch", "compiled", "exported")  # runners that take a number format
+PLACED = (*PYTORCH, "onnxruntime")  # and a device
 _PLACE = re.compile(r"cpu|cuda(:\d+)?")
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -59,6 +61,15 @@ class Source:
     precision: str = "float32"
 
 
+class _Held:
+    """Nets by files and shapes, ONNX files by net, and the folder that these are in."""
+
+    def __init__(self) -> None:
+        self.nets: dict[Any, CaffeNet] = {}
+        self.exports: dict[int, Path] = {}
+        self.folder: Path | None = None
+
+
 @dataclass
 class Context:
     """What both sides share: how nets are loaded, and what has been loaded and exported already."""
@@ -73,39 +84,49 @@ class Context:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._nets: dict[Any, CaffeNet] = {}
-        self._exports: dict[int, Path] = {}
-        self._folder: Path | None = None
+        self._held = _Held()
+
+    def with_(self, **changes: Any) -> Context:
+        """The same with other values; what has been loaded and exported is shared."""
+        other = replace(self, **changes)
+        other._held = self._held
+        return other
 
     def net(self, path: str, weights: str) -> CaffeNet:
         """The net of a prototxt, loaded once for the same shapes."""
         import torch
 
         from ..net import load
+        from ..resolution import refuse_empty
 
         key = (path, weights, tuple(sorted((blob, tuple(shape)) for blob, shape in self.shapes.items())))
-        if key not in self._nets:
+        nets = self._held.nets
+        if key not in nets:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self._nets[key] = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
-        return self._nets[key]
+                net = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
+            refuse_empty(net.graph, path)
+            nets[key] = net
+        return nets[key]
 
     def onnx(self, net: CaffeNet) -> Path:
         """The net as an ONNX file, exported once."""
         from ..onnx_export import to_onnx
 
-        if id(net) not in self._exports:
-            target = self.temporary(f"net{len(self._exports)}.onnx")
+        exports = self._held.exports
+        if id(net) not in exports:
+            target = self.temporary(f"net{len(exports)}.onnx")
             to_onnx(net, target)
-            self._exports[id(net)] = target
-        return self._exports[id(net)]
+            exports[id(net)] = target
+        return exports[id(net)]
 
     def temporary(self, name: str) -> Path:
-        """A path in a folder that lives as long as the context."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="decant-compare-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        return self._folder / name
+        """A path in a folder that lives as long as the context, and those made of it."""
+        held = self._held
+        if held.folder is None:
+            held.folder = Path(tempfile.mkdtemp(prefix="decant-compare-"))
+            weakref.finalize(held, shutil.rmtree, held.folder, ignore_errors=True)
+        return held.folder / name
 
 
 def parse(text: str) -> Source:
@@ -155,6 +176,7 @@ def _options(written: str, text: str) -> tuple[str, str]:
 
 def made(source: Source, context: Context, base: Source | None, net: CaffeNet | None) -> Runner:
     """The runner of a side. `base` is the side whose files it takes where it names none, `net` a net that is loaded already."""
+    _refuse_place(source)
     path, weights = source.path, source.weights
     if not path and base is not None and base.path and Path(base.path).suffix in (".prototxt", ""):
         path, weights = base.path, weights or base.weights
@@ -178,6 +200,14 @@ def made(source: Source, context: Context, base: Source | None, net: CaffeNet | 
     return _of_net(source, loaded, path, weights, context)
 
 
+def _refuse_place(source: Source) -> None:
+    """A device or a number format that the runner would ignore."""
+    if source.device != "cpu" and source.runner not in PLACED:
+        raise Unavailable(f"{source.text!r}: {source.runner} knows no device; @{source.device} is for {', '.join(PLACED)}")
+    if source.precision != "float32" and source.runner not in PYTORCH:
+        raise Unavailable(f"{source.text!r}: {source.runner} takes its number formats as they are; @{source.precision} is for {', '.join(PYTORCH)}")
+
+
 def _of_net(source: Source, net: CaffeNet, path: str, weights: str, context: Context) -> Runner:
     from .runners import pytorch
 
@@ -191,7 +221,6 @@ def _of_net(source: Source, net: CaffeNet, path: str, weights: str, context: Con
     if source.runner == "source":
         return _generated(source, net, context)
     if source.runner in ("onnxruntime", "opencv", "openvino"):
-        _refuse_format(source)
         return _of_onnx(source, context.onnx(net), _names(net.graph))
     if not path:
         raise DecantError(f"{source.text!r} reads Caffe's own files: write {source.runner}:FILE.prototxt")
@@ -210,7 +239,6 @@ def _of_onnx(source: Source, path: Path, names: Mapping[str, str] | None) -> Run
     from .runners.onnx_files import OnnxRuntimeRunner, OpenVINORunner
     from .runners.opencv import OpenCVRunner
 
-    _refuse_format(source)
     if source.runner == "opencv":
         return OpenCVRunner(path, names, source.text)
     if source.runner == "openvino":
@@ -220,11 +248,6 @@ def _of_onnx(source: Source, path: Path, names: Mapping[str, str] | None) -> Run
     return OnnxRuntimeRunner(path, names, source.device, source.text)
 
 
-def _refuse_format(source: Source) -> None:
-    if source.precision != "float32":
-        raise Unavailable(f"{source.text!r}: an ONNX file has its own number formats; @{source.precision} is for PyTorch's runners")
-
-
 def _of_source(source: Source, path: Path, weights: Path, net: CaffeNet | None) -> Runner:
     import torch
 
@@ -232,7 +255,15 @@ def _of_source(source: Source, path: Path, weights: Path, net: CaffeNet | None) 
     from .results import Side
     from .runners.pytorch import HookedRunner, of_graph
 
-    module = import_source(check_file(path)).load(str(check_file(weights)))
+    check_file(path), check_file(weights)
+    try:
+        load = import_source(path).load
+    except Exception as exc:  # it runs as code
+        raise DecantError(f"{path}: no source that Decant has generated: {type(exc).__name__}: {first_line(exc)}") from exc
+    try:
+        module = load(str(weights))
+    except Exception as exc:  # likewise
+        raise WeightsError(f"{weights}: not the weights of {path}, or damaged: {first_line(exc)}") from exc
     side = Side(f"generated source ({path.name})", str(torch.__version__), spec=source.text)
     if net is not None:
         return of_graph(module, net.graph, side)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import rows_error
-from .results import BINS, MAP_SIDE, BlobResult, Preview, Tolerance
+from .errors import error, nearest_rows
+from .results import BINS, FLOOR, MAP_SIDE, BlobResult, Preview, Tolerance
 from .runners.base import Array
 from .runners.saved import Sampled
 
@@ -93,9 +93,9 @@ def _numbers(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance, i
     problem = ""
     with np.errstate(invalid="ignore", over="ignore"):
         one = _pass(x, y)
-    if not (np.isfinite(one.worst) and np.isfinite(one.peak)):
-        counts, problem, x, y = _without_nonfinite(x, y)
-        one = _pass(x, y)
+        if not (np.isfinite(one.worst) and np.isfinite(one.peak)):
+            counts, problem, x, y = _without_nonfinite(x, y)
+            one = _pass(x, y)
     at, worst = one.at, math.inf if problem else one.worst
     flat_at = int(index[at]) if index is not None else at
     return BlobResult(
@@ -103,7 +103,7 @@ def _numbers(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance, i
         **counts,
         ok=not problem and worst <= tolerance.atol + tolerance.rtol * one.peak,
         worst_abs=worst,
-        worst_rel=worst / max(one.peak, 1e-3),
+        worst_rel=worst / max(one.peak, FLOOR),
         mean=one.total / x.size,
         quantiles=tuple(zip(QUANTILES, one.quantiles(), strict=True)),
         cosine=one.cosine,
@@ -174,7 +174,7 @@ def _flat(values: Array) -> Array:
 
 def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, Array]:
     """Counts, whether NaN and infinities stand in the same places, and both sides with zeros there."""
-    counts = {"nan_a": int(np.isnan(x).sum()), "nan_b": int(np.isnan(y).sum()), "inf_a": int(np.isinf(x).sum()), "inf_b": int(np.isinf(y).sum())}
+    counts = _nonfinite_counts(x, y)
     same = np.array_equal(x[~np.isfinite(x) | ~np.isfinite(y)], y[~np.isfinite(x) | ~np.isfinite(y)], equal_nan=True)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(finite, x, 0), np.where(finite, y, 0)
@@ -182,6 +182,10 @@ def _without_nonfinite(x: Array, y: Array) -> tuple[dict[str, int], str, Array, 
         "" if same else f"NaN or infinities in different places: {counts['nan_a'] + counts['inf_a']} and {counts['nan_b'] + counts['inf_b']} values"
     )
     return counts, problem, x, y
+
+
+def _nonfinite_counts(x: Array, y: Array) -> dict[str, Any]:
+    return {"nan_a": int(np.isnan(x).sum()), "nan_b": int(np.isnan(y).sum()), "inf_a": int(np.isinf(x).sum()), "inf_b": int(np.isinf(y).sum())}
 
 
 def _step(values: Array) -> int:
@@ -222,7 +226,7 @@ def _preview(x: Array, y: Array, at: int, shape: tuple[int, ...]) -> Preview:
 
 def _histogram(values: Array, low: float, high: float) -> tuple[int, ...]:
     width = (high - low) or 1.0
-    bins = np.minimum(((values - low) * (BINS / width)).astype(np.intp), BINS - 1)
+    bins = ((values.astype(np.float64) - low) / width * BINS).astype(np.intp).clip(0, BINS - 1)
     return tuple(np.bincount(bins, minlength=BINS).tolist())
 
 
@@ -232,7 +236,7 @@ def _map(x: Array, y: Array, at: int, shape: tuple[int, ...]) -> tuple[tuple[flo
         return ()
     a, b = x.reshape(-1, *shape[-2:]), y.reshape(-1, *shape[-2:])
     chosen = [*range(0, len(a), -(-len(a) // PLANES)), at // a[0].size]
-    plane = np.abs(a[chosen] - b[chosen]).max(0)
+    plane = np.abs(np.subtract(a[chosen], b[chosen], dtype=np.float64)).max(0)
     for axis in (0, 1):
         size = plane.shape[axis]
         cells = min(size, MAP_SIDE)
@@ -248,9 +252,23 @@ def _short(values: Array) -> Array:
 
 def _detections(common: dict[str, Any], a: Array, b: Array, tolerance: Tolerance) -> BlobResult:
     """As sets of rows: rows of equal score may come in another order."""
-    worst = rows_error(a, b)
-    peak = float(np.abs(b).max())
-    fine = worst <= tolerance.rtol
-    problem = "" if np.isfinite(worst) else "the detections are not the same rows"
-    cosine = _pass(_flat(a), _flat(b)).cosine if a.shape == b.shape else 0.0
-    return BlobResult(**common, ok=fine, worst_abs=worst * max(peak, 1e-3), worst_rel=worst, peak=peak, cosine=cosine, problem=problem)
+    x, y = a.reshape(-1, 7), b.reshape(-1, 7)
+    x = x[nearest_rows(x, y)]
+    errors = [error(row, want) for row, want in zip(x, y, strict=True)]
+    worst, at = max(errors), int(np.argmax(errors))
+    with np.errstate(invalid="ignore", over="ignore"):
+        column, cosine = int(np.argmax(np.abs(x[at] - y[at]))), _pass(_flat(a), _flat(b)).cosine
+    peak = float(np.abs(y[np.isfinite(y)]).max(initial=0.0))
+    return BlobResult(
+        **common,
+        **_nonfinite_counts(a, b),
+        ok=worst <= tolerance.rtol,
+        worst_abs=worst * max(peak, FLOOR),
+        worst_rel=worst,
+        index=(0, 0, at, column),
+        value_a=float(x[at, column]),
+        value_b=float(y[at, column]),
+        peak=peak,
+        cosine=cosine,
+        problem="" if np.isfinite(worst) else "the detections are not the same rows",
+    )

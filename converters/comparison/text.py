@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .results import BlobResult, Divergence, Report, Side, Training
+from .results import FLOOR, BlobResult, Divergence, Report, Side, Training
 
 LISTED = 12  # names that a line lists
 
@@ -48,7 +48,7 @@ def _line(blob: BlobResult, width: int) -> str:
     if blob.problem:
         return f"{start} {blob.problem}"
     top = "".join(f", top {k} the same in {share:.0%}" for k, share in blob.top if share < 1)
-    where = "" if blob.ok else f"DIFFERS at {list(blob.index)}: {blob.value_a:.6g} and {blob.value_b:.6g}"
+    where = "" if blob.ok else f"DIFFERS{f' at {list(blob.index)}' if blob.index else ''}: {blob.value_a:.6g} and {blob.value_b:.6g}"
     return f"{start} {blob.worst_abs:8.1e}    {blob.worst_rel:8.1e}    {blob.mean:8.1e}    {blob.needs_rtol:8.1e}  {where or 'ok'}{top}"
 
 
@@ -84,7 +84,7 @@ def _training(training: Training) -> Iterator[str]:
             verdict = "ok" if all(r.ok for r in results) else worst.problem or "DIFFERS"
             yield f"  {name:<8} worst {worst.worst_rel:8.1e} at {worst.name}  {verdict}"
     split = next(
-        (i for i, (a, b) in enumerate(zip(training.losses_a, training.losses_b, strict=False)) if abs(a - b) > 1e-4 * max(abs(b), 1e-3)), None
+        (i for i, (a, b) in enumerate(zip(training.losses_a, training.losses_b, strict=False)) if abs(a - b) > 1e-4 * max(abs(b), FLOOR)), None
     )
     if split is not None:
         yield f"  the losses part at step {split}: {training.losses_a[split]:.6g} and {training.losses_b[split]:.6g}"

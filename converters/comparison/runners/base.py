@@ -35,7 +35,6 @@ class Runner:
     """One net in one framework.
 
     `inputs` and `outputs` are blob names; `inner` are all blobs that it can show, outputs included, in the order in which they are made.
-    `sizes` are their bytes as far as they are known.
     """
 
     side: Side

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...graph import Graph
+from ...modes import evaluating
 from ...net import CaffeNet
 from ..results import Side
 from .base import Array, Runner, Stopped, Unavailable, bytes_by_shape, first_line
@@ -82,6 +83,7 @@ class NetRunner(Runner):
         interpreter = fx.Interpreter(self.net.module)
         interpreter.args_iter = iter(self._inputs(feed))
         nodes, modules = self.net.built.nodes, dict(self.net.module.named_modules())
+        layers = {step.key: step.name for step in self.graph.steps}
         settled = self.device == "cpu" and not any(module.training for module in modules.values())
         for node in self.net.module.graph.nodes:
             if node.op == "output":
@@ -91,7 +93,8 @@ class NetRunner(Runner):
                 with torch.no_grad() if settled else running(modules.get(str(node.target), _NO_MODULE), self.device, self.precision):
                     made = interpreter.env[node] = getattr(interpreter, node.op)(node.target, args, kwargs)  # run_node keeps a stack trace, slowly
             except (RuntimeError, NotImplementedError, IndexError, ValueError) as exc:
-                raise Unavailable(f"{self.name} does not run layer {node.target!r}: {first_line(exc)}") from exc
+                layer = layers.get(str(node.target), node.target)
+                raise Unavailable(f"{self.name} does not run layer {layer!r}: {first_line(exc)}") from exc
             if node.op != "placeholder" and node.name in nodes:
                 yield nodes[node.name], made
             for dead in interpreter.user_to_last_uses.get(node, ()):
@@ -145,7 +148,7 @@ class CallableRunner(Runner):
 def compiled(net: CaffeNet, device: str = "cpu", precision: str = "float32", spec: str = "") -> Runner:
     """The module under torch.compile, whole."""
     net = placed(net, device, precision)
-    run = torch.compile(net.module.eval(), fullgraph=True)
+    run = torch.compile(net.module, fullgraph=True)  # at its first pass, which is in eval mode
     return CallableRunner(run, net, Side(f"torch.compile on {device}", str(torch.__version__), precision, spec), device, precision)
 
 
@@ -156,7 +159,8 @@ def exported(net: CaffeNet, device: str = "cpu", precision: str = "float32", spe
     net = placed(net, device, precision)
     inputs = tuple(t.to(device, DTYPES[precision]) for t in sample_inputs(net.graph).values())
     try:
-        program = torch.export.export(net.module.eval(), inputs, strict=False).module()
+        with evaluating(net.module):
+            program = torch.export.export(net.module, inputs, strict=False).module()
     except Exception as exc:  # torch says in many ways that it cannot
         raise Unavailable(f"torch.export does not take this net: {first_line(exc)}") from exc
     return CallableRunner(program, net, Side(f"torch.export on {device}", str(torch.__version__), precision, spec), device, precision)
@@ -245,17 +249,6 @@ def _tf32(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for the block."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def by_name(made: Any, outputs: Sequence[str]) -> dict[str, Tensor]:

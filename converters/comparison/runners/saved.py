@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prototxt import WeightsError
-from prototxt.files import atomic_path, check_file, read_file, write_file
+from prototxt.files import atomic_path, read_file, write_file
 
+from ..arrays import Arrays
 from ..results import Side
 from .base import Array, Runner, Unavailable
 
@@ -34,12 +36,8 @@ class SavedRun(Runner):
     recorded = True
 
     def __init__(self, path: str | Path, spec: str = "") -> None:
-        self.path = check_file(path)
-        try:
-            self.file = np.load(self.path, allow_pickle=False)
-            keys = list(self.file.files)
-        except (OSError, ValueError, EOFError, AttributeError) as exc:
-            raise WeightsError(f"{self.path}: no .npz of arrays, or a damaged one: {exc}") from exc
+        self.arrays = Arrays(path)
+        self.path, keys = self.arrays.path, self.arrays.keys
         self.inputs = tuple(key[6:] for key in keys if key.startswith("input/"))
         self.keys = {key.partition("/")[2]: key for key in keys if key.startswith(("blob/", "blob_at/"))}
         self.inner = self.outputs = tuple(self.keys)
@@ -49,7 +47,7 @@ class SavedRun(Runner):
 
     def feed(self) -> dict[str, Array]:
         """What the run was fed."""
-        return {name: self._read(f"input/{name}") for name in self.inputs}
+        return {name: self.arrays.floats(f"input/{name}") for name in self.inputs}
 
     def some(self, feed: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
         """The recorded blobs that are `wanted`, whatever the feed."""
@@ -60,29 +58,33 @@ class SavedRun(Runner):
         for name in wanted:
             key = self.keys.get(name, "")
             if key.startswith("blob_at/"):
-                yield name, Sampled(self._read(key), self._read(f"blob_index/{name}"), self._read(f"blob_shape/{name}"))
+                yield name, self.sampled(name, self.arrays.shape(f"blob_shape/{name}"))
             elif key:
-                yield name, self._read(key)
+                yield name, self.arrays.numbers(key)
+
+    def sampled(self, name: str, shape: tuple[int, ...]) -> Sampled:
+        """The values that were kept of a blob of `shape`."""
+        values = self.arrays.numbers(f"blob_at/{name}").reshape(-1)
+        return Sampled(values, self.arrays.indices(f"blob_index/{name}", prod(shape), values.size), shape)
 
     def gradients(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """The recorded gradients."""
-        found = {key[11:]: self._read(key) for key in self.file.files if key.startswith("grad_param/")}
+        found = {key[11:]: self.arrays.numbers(key) for key in self.arrays.keys if key.startswith("grad_param/")}
         if not found:
             raise Unavailable(f"{self.path}: the run holds no gradients (grad_param/<layer>/<i>)")
         return found
 
-    def _read(self, key: str) -> Array:
-        try:
-            return self.file[key]
-        except (OSError, ValueError, KeyError, EOFError) as exc:
-            raise WeightsError(f"{self.path}: {key} cannot be read: {exc}") from exc
+
+def run_path(path: str | Path) -> Path:
+    """Where `save_run` puts the arrays."""
+    return Path(path).with_suffix(".npz")
 
 
 def save_run(path: str | Path, runner: Runner, feed: Mapping[str, Array], wanted: Iterable[str] | None = None, *, gradients: bool = False) -> Path:
     """Run once and write `path` (.npz) and the .json beside it; returns the path of the .npz. The file grows blob by blob."""
     import zipfile
 
-    path = Path(path).with_suffix(".npz")
+    path = run_path(path)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, value in feed.items():
             _add(archive, f"input/{name}", value)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from prototxt import DecantError
 
 from ...graph import Graph, Step
+from ...modes import evaluating
 from ...samples import sample_inputs
 from ..results import Side
 from .base import Unavailable, first_line
-from .pytorch import HookedRunner, evaluating
+from .pytorch import HookedRunner
 
 FAMILIES = {  # what does a Caffe layer's work in torch, by the name of its class
     "Conv1d": "Convolution", "Conv2d": "Convolution", "Conv3d": "Convolution", "ConvTranspose2d": "Deconvolution", "Linear": "InnerProduct",
