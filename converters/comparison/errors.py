@@ -33,6 +33,12 @@ def rows_error(got: Any, want: Any) -> float:
     return worst
 
 
+def says_nothing(value: Any) -> bool:
+    """Whether an array has values, and none of them is finite: equal ones prove nothing of the net."""
+    values = np.asarray(value)
+    return bool(values.size) and not np.isfinite(values).any()
+
+
 def blob_error(got: Any, want: Any) -> float:
     """`error`, or `rows_error` for what has the shape of detections."""
     shape = np.shape(want)
