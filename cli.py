@@ -116,6 +116,8 @@ def convert(
     from converters.convert import Options
     from converters.convert import convert as run
 
+    if reader and not onnx:
+        raise typer.BadParameter("is about the ONNX file, which --no-onnx leaves out", param_hint="--for")
     options = Options(
         phase=phase.upper(),
         stages=tuple(stage or ()),
@@ -138,7 +140,7 @@ def convert(
     show = (lambda graph: None) if as_json else (lambda graph: print(summary.text(graph, _width())))
     done = run(net, weights, output, options, _stage, show)
     if as_json:
-        print(json.dumps(done.card.to_dict() | {"files": [str(f) for f in done.files]}, indent=1))
+        print(json.dumps(done.card.to_dict() | {"files": [str(f) for f in done.files]}, indent=1, allow_nan=False))
     else:
         print(done.card.text())
         print("\n".join(f"wrote {path}" for path in done.files))
@@ -162,8 +164,8 @@ def to_caffe(
     with _stage("writing, reading back"):
         made = converters.to_caffe(module, example, output)
     if as_json:
-        facts = {"files": [str(made.prototxt), str(made.caffemodel)], "outputs": made.outputs, "layers": made.layers, "error": made.error}
-        print(json.dumps(facts, indent=1))
+        facts = {"files": [str(made.prototxt), str(made.caffemodel)], "outputs": made.outputs, "layers": made.layers, "error": _finite(made.error)}
+        print(json.dumps(facts, indent=1, allow_nan=False))
     else:
         print(f"wrote {made.prototxt} ({made.layers} layers; outputs {', '.join(made.outputs)})\nwrote {made.caffemodel}")
         print(f"read back, its outputs differ from the module's by {made.error:.1e} of their largest value")
@@ -245,7 +247,7 @@ def weights(
     """Weights and solver states in another format. With --net, copied by layer name as Caffe does, and what went where."""
     from converters.transfer import Options, transfer
 
-    options = Options(net, phase.upper(), _shapes(shape), _pairs(rename), rgb, _mean(fold_mean), fold_scale, image)
+    options = Options(net, phase.upper(), _shapes(shape), _named(rename, "--rename", "old=new"), rgb, _mean(fold_mean), fold_scale, image)
     done = transfer(source, target, options)
     if as_json:
         facts: dict[str, Any] = {"file": str(target), "layers": done.layers, "blobs": done.blobs, "values": done.values}
@@ -503,12 +505,12 @@ def _tolerance(atol: float | None, rtol: float | None) -> Any:
     return Tolerance(atol, rtol)
 
 
-def _named(written: list[str] | None, option: str) -> dict[str, str]:
+def _named(written: list[str] | None, option: str, form: str = "blob=submodule") -> dict[str, str]:
     pairs = {}
     for item in written or []:
         left, _, right = item.partition("=")
         if not left or not right:
-            raise typer.BadParameter(f"{item!r} is not blob=submodule", param_hint=option)
+            raise typer.BadParameter(f"{item!r} is not {form}", param_hint=option)
         pairs[left] = right
     return pairs
 
@@ -532,21 +534,20 @@ def _shapes(written: list[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _pairs(written: list[str] | None) -> dict[str, str]:
-    pairs = dict(item.partition("=")[::2] for item in written or [])
-    wrong = next((old for old, new in pairs.items() if not old or not new), None)
-    if wrong is not None:
-        raise typer.BadParameter(f"{wrong!r} is not old=new", param_hint="--rename")
-    return pairs
-
-
 def _size(written: str | None) -> tuple[int, int] | None:
     if written is None:
         return None
-    sides = [int(s) for s in written.replace("x", ",").split(",") if s.strip().isdecimal()]
-    if len(sides) != 2 or min(sides) < 1:
+    sides = [s.strip() for s in written.replace("x", ",").split(",")]
+    if len(sides) != 2 or not all(s.isascii() and s.isdecimal() and int(s) > 0 for s in sides):
         raise typer.BadParameter(f"{written!r} is not height,width", param_hint="--resize")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
+
+
+def _finite(number: float) -> float | str:
+    """The number as JSON has it: one that is not finite as a word."""
+    from converters.proof import plain
+
+    return plain(number)  # type: ignore[no-any-return]
 
 
 def _device(name: str) -> str:

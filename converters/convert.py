@@ -57,7 +57,7 @@ class Conversion:
 def convert(
     prototxt: Path, weights: Path | None, folder: Path | None, options: Options, stage: Callable[[str], Any], show: Callable[[Graph], None]
 ) -> Conversion:
-    """Convert one net; a .caffemodel as `prototxt` is its own weights.
+    """Convert one net; a .caffemodel as `prototxt` is its own weights. Files of an earlier conversion give way once all input has been read.
 
     `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known.
     """
@@ -71,7 +71,6 @@ def convert(
     first = graph.blob_shapes[graph.inputs[0]] if graph.inputs else ()
     prepared = declared(source, channels=first[1] if len(first) == 4 else 3, mean=options.mean, scale=options.scale)
     name = file_name(graph.name, Path(prototxt))
-    folder = _folder(folder or Path(name))
     with stage("loading PyTorch"):
         import torch
 
@@ -84,16 +83,21 @@ def convert(
         net = build(graph)
         copied = net.load(weights) if weights else None
         warmed = weights is None and _warm_up(net)
+    golden = []
+    if options.golden:
+        with stage("comparing with Caffe's numbers"):
+            golden = [proof.against_golden(net, path) for path in options.golden]
+    folder = _folder(folder or Path(name))
+    _clear(folder, name)
     with stage("writing source and weights"):
         python, tensors = folder / f"{name}.py", folder / f"{name}.safetensors"
         write_file(python, to_source(net))
         net.save(tensors)
         facts = folder / f"{name}.json"
-        write_file(facts, json.dumps(_facts(graph, prepared), indent=1) + "\n")
+        write_file(facts, json.dumps(_facts(graph, prepared), indent=1, allow_nan=False) + "\n")
     files, notes = [python, tensors, facts], list(graph.notes)
     with stage("comparing module and source"):
-        measured = [proof.against_source(net, python, tensors)]
-        measured += [proof.against_golden(net, path) for path in options.golden]
+        measured = [proof.against_source(net, python, tensors), *golden]
     if options.onnx:
         target = folder / f"{name}.onnx"
         with stage("exporting to ONNX"):
@@ -116,7 +120,7 @@ def convert(
         name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes)
     )
     write_file(folder / f"{name}.proof.txt", card.text())
-    write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1) + "\n")
+    write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1, allow_nan=False) + "\n")
     files += [folder / f"{name}.proof.txt", folder / f"{name}.proof.json"]
     if options.page:
         with stage("comparing blob by blob"):
@@ -149,6 +153,17 @@ def _folder(folder: Path) -> Path:
     except OSError as exc:
         raise FileProblem(f"{folder}: cannot be made a folder for the results: {exc.strerror}") from exc
     return folder
+
+
+def _clear(folder: Path, name: str) -> None:
+    """Take away the proof of an earlier conversion, and its ONNX file: should this one fail, none of them may stand beside the new weights."""
+    proofs = [folder / f"{name}.proof.{suffix}" for suffix in ("html", "json", "txt")]
+    stale = [folder / f"{name}.onnx", folder / f"{name}.opencv.py", *proofs] if any(path.exists() for path in proofs) else []
+    for path in stale:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise FileProblem(f"{path}: of an earlier conversion, cannot be removed: {exc.strerror}") from exc
 
 
 def _exported(to_onnx: Callable[..., Any], net: Any, target: Path, prepared: Preprocessing | None) -> Any:

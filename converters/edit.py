@@ -7,7 +7,8 @@ Each gives a new net on the modules of the old one: the parameters are the same,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -28,7 +29,7 @@ def cut(net: CaffeNet, at: Sequence[str]) -> CaffeNet:
 
     Layers that lead to none of them go. NetError with the nearest names if a blob is not there.
     """
-    wanted = [_value(net.graph, name) for name in at]
+    wanted = [_value(net.graph, name, "cut at") for name in at]
     if len({value.blob for value in wanted}) != len(wanted):
         raise NetError(f"{list(at)} names a blob twice; its versions cannot both be outputs under one name")
     return _rewired(net, _reduced(net.graph, wanted))
@@ -37,7 +38,8 @@ def cut(net: CaffeNet, at: Sequence[str]) -> CaffeNet:
 def rename(net: CaffeNet, blobs: Mapping[str, str]) -> CaffeNet:
     """The net with other names for some of its blobs; the layers and their parameters keep theirs. NetError if a name is taken."""
     for old in blobs:
-        _value(net.graph, old)
+        if _value(net.graph, old, "rename") != net.graph.last.get(old):
+            raise NetError(f"{old!r} is a blob before it was written over; rename the blob, which all its versions go with")
     names = {blob: blobs.get(blob, blob) for blob in net.graph.last}
     if len(set(names.values())) != len(names):
         raise NetError(f"{dict(blobs)} would give two blobs one name")
@@ -120,11 +122,11 @@ def _rewired(net: CaffeNet, graph: Graph) -> CaffeNet:
             root.add_module(step.key, net.module.get_submodule(step.key))
     wired, nodes = wire(graph)
     module = fx.GraphModule(root, wired, class_name=class_name(graph.name))
-    module.train(net.module.training)
+    module.training = net.module.training  # and not train(), which would set the shared modules too
     return CaffeNet(graph, Built(module, nodes))
 
 
-def _value(graph: Graph, name: str) -> Value:
+def _value(graph: Graph, name: str, doing: str) -> Value:
     blob, _, version = name.rpartition("@")
     if blob and version.isdigit() and Value(blob, int(version)) in graph.values:
         return Value(blob, int(version))
@@ -132,7 +134,7 @@ def _value(graph: Graph, name: str) -> Value:
         return graph.last[name]
     near = get_close_matches(name, graph.last, n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(list(graph.last)[-8:])} and others"
-    raise NetError(f"the net has no blob {name!r} to cut at; {hint}")
+    raise NetError(f"the net has no blob {name!r} to {doing}; {hint}")
 
 
 def _reduced(graph: Graph, wanted: Sequence[Value]) -> Graph:
@@ -217,6 +219,22 @@ def _converted(net: CaffeNet, at: Sequence[str]) -> Trunk:
 def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
     if not isinstance(module, nn.Module):
         raise NetError(f"heads stand on a net of converters.load or a torch module, not on {type(module).__name__}")
+    with _modes_kept(module):
+        return _extracted(module, at, input_shape)
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    """Each part back in its own mode afterwards."""
+    modes = {m: m.training for m in module.modules()}
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def _extracted(module: nn.Module, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     try:
@@ -230,8 +248,11 @@ def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk
     training = module.training
     extractor = create_feature_extractor(module, return_nodes={place: place for place in at})
     extractor.eval()
-    with torch.no_grad():
-        made = extractor(torch.zeros(1, *input_shape, device=next(extractor.parameters(), torch.empty(0)).device))
+    try:
+        with torch.no_grad():
+            made = extractor(torch.zeros(1, *input_shape, device=next(extractor.parameters(), torch.empty(0)).device))
+    except (RuntimeError, IndexError, TypeError, ValueError) as exc:
+        raise NetError(f"{type(module).__name__} does not take an input of {[1, *input_shape]}: {str(exc).splitlines()[0][:300]}") from exc
     extractor.train(training)
     layers = {str(node.target): str(node.target) for node in extractor.graph.nodes if node.op in ("call_module", "get_attr")}
     return Trunk(

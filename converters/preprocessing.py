@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ class Preprocessing:
 
 
 def declared(net: Net, *, channels: int = 3, mean: tuple[float, ...] = (), scale: float | None = None) -> Preprocessing:
-    """What the net's data layers declare for an input of `channels`; `mean` and `scale` given by the caller win."""
+    """What the net's data layers declare for an input of `channels`; `mean` and `scale` given by the caller win. NetError for what is none."""
+    if len(mean) not in (0, 1, channels):
+        raise NetError(f"{len(mean)} means for {channels} channels: one, or one for each")
     t, place = _transform(net)
     values: dict[str, Any] = {}
     if t is not None:
@@ -60,7 +63,10 @@ def declared(net: Net, *, channels: int = 3, mean: tuple[float, ...] = (), scale
         values |= {"scale": scale, "said_by": "the caller"}
     if channels != 3:
         values["channel_order"] = "grey" if channels == 1 else "as the net was trained"
-    return Preprocessing(**values)
+    prepared = Preprocessing(**values)
+    if not all(map(math.isfinite, (*prepared.mean, prepared.scale))):
+        raise NetError(f"mean {list(prepared.mean)}, scale {prepared.scale} (from {prepared.said_by}): must be finite numbers")
+    return prepared
 
 
 def _transform(net: Net) -> tuple[Any, str]:

@@ -16,7 +16,8 @@ import numpy as np
 from prototxt import DecantError, WeightsError
 from prototxt.files import check_file
 
-from .comparison.errors import blob_error
+from .comparison.errors import blob_error, says_nothing
+from .comparison.results import _plain as plain
 from .comparison.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
 from .comparison.runners.saved import SavedRun
 from .net import CaffeNet
@@ -76,7 +77,7 @@ class ProofCard:
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; an error that is infinite becomes "Infinity"."""
         return {
             "net": self.net,
             "proven": bool(self),
@@ -84,7 +85,8 @@ class ProofCard:
             "versions": dict(self.versions),
             "inputs": self.inputs,
             "measurements": [
-                {"against": m.against, "error": m.error, "limit": m.limit, "ok": m.ok, "worst": m.worst, "note": m.note} for m in self.measurements
+                {"against": m.against, "error": plain(m.error), "limit": m.limit, "ok": m.ok, "worst": m.worst, "note": m.note}
+                for m in self.measurements
             ],
             "notes": list(self.notes),
         }
@@ -92,18 +94,27 @@ class ProofCard:
 
 def sha256(path: str | Path) -> str:
     """The hash of a file, read in pieces."""
+    digest = hashlib.sha256()
     with open(check_file(path), "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+        while piece := f.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+_PACKAGES = {  # by name on the card: the distributions that may bring it
+    **{name: (name,) for name in ("decant", "torch", "onnx")},
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+}
 
 
 def versions() -> dict[str, str]:
     """Versions of what took part."""
-    found = {"decant": "decant", "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime-gpu", "opencv": "opencv-python-headless"}
     result = {"decant": "from its source"}
-    for name, package in found.items():
-        for candidate in (package, name, "opencv-python"):
+    for name, packages in _PACKAGES.items():
+        for package in packages:
             try:
-                result[name] = version(candidate)
+                result[name] = version(package)
                 break
             except PackageNotFoundError:
                 continue
@@ -185,6 +196,9 @@ def _measure(name: str, got: Mapping[str, Array], want: Mapping[str, Array], lim
     errors = {blob: blob_error(got[blob], value) for blob, value in want.items()}
     if not errors:
         return Measurement(name, None, limit, note="the net has no output")
+    silent = [blob for blob in errors if errors[blob] == 0 and says_nothing(want[blob])]
+    if silent:
+        return Measurement(name, None, limit, note=f"{silent[0]} has no finite value on these inputs")
     worst = max(errors, key=lambda blob: errors[blob])
     return Measurement(name, errors[worst], limit, worst)
 

@@ -6,10 +6,12 @@ the one that a .caffemodel carries, or a prototxt.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prototxt import NetError, WeightsError
 from prototxt.files import check_file
@@ -21,6 +23,9 @@ from prototxt.weights import LayerBlobs, Weights
 from . import graph as graphs
 from .graph import Graph
 from .summary import Fit, fit
+
+if TYPE_CHECKING:
+    from .net import CaffeNet
 
 CAFFE, TORCH, STATES = (".caffemodel", ".h5"), (".safetensors", ".pt", ".pth"), (".solverstate", ".solverstate.h5")
 
@@ -62,12 +67,14 @@ def transfer(source: Path, target: Path, options: Options) -> Transferred:
     net = read_net(options.net, State(options.phase)) if options.net else None
     graph = graphs.resolve(net, options.shapes) if net is not None else None
     model, fitted = _read(source, net, graph, options)
+    if not all(map(isfinite, (*options.mean, options.scale))):
+        raise WeightsError(f"mean {list(options.mean)} and scale {options.scale} cannot go into weights: they must be finite numbers")
     if options.mean or options.scale != 1.0:
         model = with_raw_input(model, options.mean or (0.0,), options.scale, options.image)
     if options.rgb:
         model = with_rgb_input(model, options.image)
     if target.suffix in TORCH:
-        _write_torch(target, model, graph or _carried(source, options))
+        model = _write_torch(target, model, graph or _carried(source, options), partial=graph is not None)
     else:
         write_model(target, model)
     blobs = [blob for layer in model.layers for blob in layer.blobs]
@@ -97,6 +104,10 @@ def _read(source: Path, net: Net | None, graph: Graph | None, options: Options) 
             raise WeightsError(f"{source}: --rename is for Caffe's formats; here the names are the module's own")
         return _read_torch(source, graph), fit(graph, source)
     model = read_model(source, net, options.rename)
+    names = Counter(layer.name for layer in model.layers)
+    twice = next((new for new in options.rename.values() if names[new] > 1), None)
+    if twice is not None:
+        raise WeightsError(f"{source}: --rename would make two layers {twice!r}; rename the other one, too")
     if graph is None:
         return model, None
     fitted = fit(graph, source, options.rename)
@@ -119,19 +130,36 @@ def _carried(source: Path, options: Options) -> Graph:
 
 
 def _read_torch(source: Path, graph: Graph) -> Model:
-    from .net import build
     from .weights import model_of
 
-    net = build(graph)
+    net = _filled(graph)
     net.load(source)
     return model_of(graph, net.module, source)
 
 
-def _write_torch(target: Path, model: Model, graph: Graph) -> None:
-    from .net import build
-    from .weights import load
+def _write_torch(target: Path, model: Model, graph: Graph, *, partial: bool) -> Model:
+    """What was written. Layers without weights are as their fillers make them, if the file may be a `partial` one."""
+    from .weights import load, model_of
 
-    net = build(graph)
+    net = _filled(graph)
     stored = tuple(LayerBlobs(layer.name, layer.spec.type, layer.blobs) for layer in model.layers if layer.blobs)
-    load(graph, net.module, Weights(model.path, stored))
+    copied = load(graph, net.module, Weights(model.path, stored))
+    if copied.kept and not partial:
+        names = ", ".join(map(repr, copied.kept[:6])) + (", ..." if len(copied.kept) > 6 else "")
+        raise WeightsError(
+            f"{model.path}: has no weights for {names} of the net that it carries, and {target.suffix} holds all layers; --net with the net's "
+            "prototxt leaves such layers as their fillers make them, and says so"
+        )
     net.save(target)
+    return model_of(graph, net.module, target)
+
+
+def _filled(graph: Graph) -> CaffeNet:
+    """The net, filled by its fillers: the same values in every run."""
+    import torch
+
+    from .net import build
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(graph)

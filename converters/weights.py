@@ -261,13 +261,18 @@ def _save_hdf5(graph: Graph, module: nn.Module, path: Path) -> None:
 
 
 def _save_safetensors(graph: Graph, module: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(_tensors(module), path, metadata={"format": "pt", "net": graph.name})
+    try:
+        save_file(_tensors(module), path, metadata={"format": "pt", "net": graph.name})
+    except SafetensorError as exc:  # also where the disk is full, or the folder is not there
+        raise OSError(f"{exc}") from exc
 
 
 def _save_state_dict(graph: Graph, module: nn.Module, path: Path) -> None:
-    torch.save(_tensors(module), path)
+    with open(path, "wb") as f:
+        torch.save(_tensors(module), f)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

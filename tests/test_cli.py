@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CORPUS, ROOT, Decant
+from typer.testing import CliRunner
+
+from cli import app
+from converters.convert import Conversion, Options, convert
+from prototxt import DecantError
 
 LENET = ROOT / "prototxt/nets/lenet.prototxt"
 NET = CORPUS / "nets/lenet-deploy.prototxt"
@@ -56,6 +65,95 @@ def test_convert_tells_when_it_differs(decant: Decant, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "DIFFERS" in done.stdout
     assert "NOT PROVEN" in done.stdout
+
+
+def converting(folder: Path, **asked: Any) -> Conversion:
+    return convert(NET, WEIGHTS, folder, Options(onnx=False, **asked), lambda _: nullcontext(), lambda _: None)
+
+
+def test_a_conversion_that_fails_leaves_no_proof_beside_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, card = tmp_path / "out", tmp_path / "out/lenet_deploy.proof.txt"
+    converting(out)
+    (out / "lenet_deploy.onnx").touch()
+    written = {p.name: p.read_bytes() for p in out.iterdir()}
+    (tmp_path / "bad.npz").write_text("no arrays")
+    with pytest.raises(DecantError, match=r"bad\.npz"):
+        converting(out, golden=(tmp_path / "bad.npz",))
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == written, "nothing is written before all input has been read"
+
+    def fails(*_: object) -> None:
+        assert not card.exists()
+        raise DecantError("the source differs")
+
+    monkeypatch.setattr("converters.proof.against_source", fails)
+    with pytest.raises(DecantError, match="the source differs"):
+        converting(out)
+    assert sorted(p.suffix for p in out.iterdir()) == [".json", ".py", ".safetensors"]
+
+
+def test_infinite_errors_are_words_in_json(tmp_path: Path) -> None:
+    import numpy as np
+
+    with np.load(NET.with_suffix(".npz")) as z:
+        np.savez(tmp_path / "wrong.npz", **{k: v[:1] if k.startswith("blob/") else v for k, v in z.items()})
+    done = converting(tmp_path / "out", golden=(tmp_path / "wrong.npz",))
+    assert not done
+    facts = json.loads((tmp_path / "out/lenet_deploy.proof.json").read_text(), parse_constant=pytest.fail)
+    assert facts["measurements"][1]["error"] == "Infinity"
+
+
+def test_a_net_that_gives_no_finite_value_is_not_proven() -> None:
+    import numpy as np
+
+    from converters.proof import _measure
+
+    nan, one = np.full((2, 3), np.nan), np.ones((2, 3))
+    measured = _measure("module vs itself", {"a": one, "b": nan}, {"a": one, "b": nan}, 1e-4)
+    assert not measured.ok
+    assert "b has no finite value" in str(measured)
+    assert not _measure("module vs itself", {"a": nan}, {"a": one}, 1e-4).ok
+
+
+def test_versions_are_of_the_packages_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from converters import proof
+
+    def only_opencv(package: str) -> str:
+        if package == "opencv-python":
+            return "4.5"
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(proof, "version", only_opencv)
+    assert proof.versions().keys() == {"decant", "opencv", "python"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"mean": (1.0, 2.0)}, "2 means for 1 channels"),
+        ({"mean": (math.nan,)}, "must be finite"),
+        ({"scale": math.inf}, "must be finite"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(asked: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(DecantError, match=says):
+        converting(tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["convert", str(NET), "--for", "opencv", "--no-onnx"], "--no-onnx leaves out"),
+        (["weights", str(WEIGHTS), "w.h5", "--rename", "ip1="], "'ip1=' is not old=new"),
+        (["dataset", "list.txt", "db", "--resize", "abc,3,4"], "'abc,3,4' is not height,width"),
+    ],
+)
+def test_options_that_do_not_fit(command: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
+    assert done.exit_code == 2
+    assert says in done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_upgrade_writes_todays_form(decant: Decant, tmp_path: Path) -> None:

@@ -105,9 +105,27 @@ def test_a_renamed_net_is_the_same(generator: torch.Generator) -> None:
     assert other(x).equal(net(x))
     with pytest.raises(NetError, match="two blobs one name"):
         edit.rename(net, {"prob": "data"})
+    with pytest.raises(NetError, match="no blob 'prb' to rename; did you mean 'prob'"):
+        edit.rename(net, {"prb": "y"})
+    with pytest.raises(NetError, match="'ip1@0' is a blob before"):
+        edit.rename(net, {"ip1@0": "y"})
     edit.freeze(net, "conv2")
     assert {name: [p.requires_grad for p in ps] for name, ps in net.params().items()} == {
         "conv1": [False] * 2, "conv2": [False] * 2, "ip1": [True] * 2, "ip2": [True] * 2}  # fmt: skip
+
+
+def test_editing_leaves_the_mode_of_each_part_as_it_was() -> None:
+    net = lenet()
+    net.module.train()
+    net.module.conv1.eval()
+    short = edit.cut(edit.rename(net, {"prob": "digit"}), ["pool2"])
+    assert (short.module.training, net.module.training, net.module.conv1.training, net.module.conv2.training) == (True, True, False, True)
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
+    module[1].eval()
+    assert edit.trunk_of(module, ["1"], (3, 5, 6)).module.training
+    with pytest.raises(NetError, match=r"Sequential does not take an input of \[1, 4, 5, 6\]"):
+        edit.trunk_of(module, ["1"], (4, 5, 6))
+    assert [m.training for m in module.modules()] == [True, True, False]
 
 
 def test_a_shared_parameter_stays_shared_behind_a_cut() -> None:

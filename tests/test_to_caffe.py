@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import converters
 from converters.samples import sample_inputs
-from prototxt import DecantError, NetError
+from prototxt import DecantError, FileProblem, NetError
 from prototxt.net import read_net
 
 BVLC = {p.name for p in (CORPUS / "layers").iterdir()} | {"Input", "Silence"}
@@ -91,6 +91,8 @@ class Arithmetic(nn.Module):
             F.log_softmax(x, -1),
             F.hardswish(x) + F.hardsigmoid(x) + F.relu6(3 * x) + F.elu(x) + F.silu(x) + F.leaky_relu(x, 0.2) + x.clamp(-0.5, 0.25) + x.clamp(min=0),
             F.interpolate(x, scale_factor=2),
+            torch.add(input=torch.relu(input=x), other=torch.clamp(input=x, min=-1.0, max=0.5), alpha=1) / torch.tensor(2.0),
+            x.sum(axis=-1),
         )
 
 
@@ -188,6 +190,17 @@ def test_all_that_cannot_be_said_is_named_with_its_place(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+class Forward(nn.Module):
+    """A forward of one expression."""
+
+    def __init__(self, forward: Any) -> None:
+        super().__init__()
+        self.expression = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.expression(x)
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [
@@ -198,12 +211,33 @@ def test_all_that_cannot_be_said_is_named_with_its_place(tmp_path: Path) -> None
         (nn.LayerNorm(6), "use BatchNorm2d"),
         (nn.LocalResponseNorm(4), "odd size"),
         (nn.BatchNorm2d(3, track_running_stats=False), "running"),
+        (Forward(lambda x: torch.relu(x) + x.mT), r"getattr_1 \(mT\): BVLC Caffe cannot reorder axes"),
+        (Forward(lambda x: x.relu().data + x.real), r"\(data\)(.|\n)*\(real\)"),
+        (Forward(lambda x: x / 0), "divides by zero"),
+        (Forward(lambda x: torch.clamp(x, min=x.abs())), "takes a blob where"),
+        (Forward(lambda x: None), "no output"),
+        (Forward(lambda x: x.abs().neg().log()), "'log' has no finite value"),
     ],
     ids=lambda v: type(v).__name__,
 )
 def test_the_way_out_is_told(module: nn.Module, words: str, tmp_path: Path) -> None:
     with pytest.raises(NetError, match=words):
         converters.to_caffe(module, torch.randn(1, 3, 6, 6), tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("example", [torch.randn(2, 3, 4, 4), torch.ones(2, 3, 4, 4)])
+def test_what_is_a_constant_of_the_example_shows(example: Tensor, tmp_path: Path) -> None:
+    """Numbers drawn in the forward are constants of the trace; other values of the input, and another draw, tell."""
+    module = Forward(lambda x: x.mul(torch.rand(4, 4)))
+    assert not converters.to_caffe(module, example, tmp_path / "net")
+
+
+def test_both_files_are_written_or_none(tmp_path: Path) -> None:
+    (tmp_path / "net.caffemodel").mkdir()
+    with pytest.raises(FileProblem, match="is a folder"):
+        converters.to_caffe(nn.ReLU(), torch.randn(2, 3), tmp_path / "net")
+    assert not (tmp_path / "net.prototxt").exists()
 
 
 def test_outputs_that_are_inputs_or_read_too_are_outputs(tmp_path: Path) -> None:
@@ -239,6 +273,33 @@ def test_a_converted_net_keeps_the_names_of_its_layers(tmp_path: Path) -> None:
     assert {step.name for step in net.graph.steps if step.params} <= kept
 
 
+CROSSED = """name: "Crossed" input: "data" input_shape { dim: 2 dim: 3 dim: 8 dim: 8 }
+layer { name: "a/b.c" type: "Convolution" bottom: "data" top: "a/b.c"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "r" type: "ReLU" bottom: "a/b.c" top: "a/b.c" }
+layer { name: "ip" type: "InnerProduct" bottom: "a/b.c" top: "class" inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "class" type: "Softmax" bottom: "class" top: "lambda" }
+layer { name: "drop" type: "Dropout" bottom: "lambda" top: "dropped" }
+layer { name: "s" type: "Sigmoid" bottom: "a/b.c" top: "s" } layer { name: "t" type: "TanH" bottom: "s" top: "s" }
+"""
+
+
+def test_a_prototxt_keeps_the_names_of_its_outputs_and_of_the_net(tmp_path: Path) -> None:
+    from converters.caffe_export.source import named
+
+    (tmp_path / "deploy.prototxt").write_text(CROSSED)
+    net, example = named(str(tmp_path / "deploy.prototxt"), None, {})
+    files = converters.to_caffe(net, example, tmp_path / "again")
+    assert files
+    assert set(files.outputs) == set(converters.resolve(files.prototxt).outputs) == {"dropped", "s"}
+    again = read_net(files.prototxt)
+    assert again.name == "Crossed"
+    layers = {layer.name: tuple(layer.spec.top) for layer in again.layers}
+    assert layers == {"input": ("data",), "a/b.c": ("a/b.c",), "r": ("r",), "ip": ("class",), "class": ("lambda",), "dropped": ("dropped",)} | {
+        "s": ("s_2",), "t": ("s",)
+    }  # fmt: skip
+
+
 def test_a_forward_that_branches_cannot_be_traced(tmp_path: Path) -> None:
     class Branches(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -271,10 +332,19 @@ def test_the_command(decant: Decant, tmp_path: Path) -> None:
         ("torch.nn:ReLU", "--shape x="),
         ("mine", "module:callable"),
         ("builtins:dict", "dict"),
+        (":x", "module name"),
+        ("torch.nn:Linear", "TypeError"),
+        ("os:environ.popitem.__self__.nothing", "nothing"),
+        ("torch.nn.functional:relu", "relu"),
+        ("empty.prototxt", "the file is empty"),
     ],
 )
-def test_a_source_that_is_none(source: str, words: str) -> None:
+def test_a_source_that_is_none(source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from converters.caffe_export.source import named
 
-    with pytest.raises(NetError, match=words):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.prototxt").touch()
+    with pytest.raises(DecantError, match=words):
         named(source, None, {})
+    with pytest.raises(NetError, match="x=-1,3: each of an input's sizes"):
+        named("torch.nn:ReLU", None, {"x": (-1, 3)})

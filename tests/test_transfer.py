@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import prototxt
 import pycls
 from converters.summary import fit
 from converters.transfer import Options, transfer
-from prototxt import WeightsError
+from prototxt import FileProblem, WeightsError
 from prototxt.binary import encode, read_definition
 from prototxt.message import new
 from prototxt.models import Model, ModelLayer, read_model, write_model
@@ -182,8 +184,33 @@ def test_a_layer_is_copied_under_another_name(base: Path, tmp_path: Path) -> Non
     assert done.fit
     assert done.fit.loaded == ("conv", "fc_new")
     np.testing.assert_array_equal(values(tmp_path / "out.h5")["fc_new"][0], values(base)["fc_base"][0])
-    with pytest.raises(WeightsError, match=r"no layer 'fc_bass' to rename; it has 'conv', 'fc_base'"):
-        transfer(base, tmp_path / "out.h5", Options(rename={"fc_bass": "x"}))
+    for rename, says in (("fc_bass", r"no layer 'fc_bass' to rename; it has 'conv', 'fc_base'"), ("gone", "would make two layers 'conv'")):
+        with pytest.raises(WeightsError, match=says):
+            transfer(base, tmp_path / "twice.h5", Options(rename={rename: "conv"}))
+    assert not (tmp_path / "twice.h5").exists()
+
+
+def test_layers_without_weights_are_never_filled_in_silence(tmp_path: Path) -> None:
+    """A module's formats hold all layers: those that the file lacks are refused, or with the prototxt, named, and the same in every run."""
+    path, net = net_of(IP + IP.replace('"ip"', '"ip2"').replace('"t"', '"t2"'), tmp_path), tmp_path / "net.prototxt"
+    model = read_model(path)
+    bare = [replace(layer, blobs=()) if layer.name == "ip2" else layer for layer in model.layers]
+    write_model(tmp_path / "part.caffemodel", replace(model, layers=tuple(bare)))
+    with pytest.raises(WeightsError, match="no weights for 'ip2'"):
+        transfer(tmp_path / "part.caffemodel", tmp_path / "w.safetensors", Options())
+    assert not (tmp_path / "w.safetensors").exists()
+    net.write_text(f'input: "data" input_shape {{ dim: 2 dim: 3 dim: 7 dim: 6 }} {IP}' + IP.replace('"ip"', '"ip2"').replace('"t"', '"t2"'))
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name) % 100)
+        done = transfer(tmp_path / "part.caffemodel", tmp_path / f"{name}.safetensors", Options(net=net))
+        assert (bool(done), done.blobs, done.layers, done.values) == (False, 4, 2, 2 * 5 * 127)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".h5", ".caffemodel"])
+def test_a_folder_that_is_not_there(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(FileProblem, match="cannot be written"):
+        transfer(LENET.with_suffix(".caffemodel"), tmp_path / f"none/w{suffix}", Options(net=LENET.with_suffix(".prototxt")))
 
 
 def test_shapes_that_differ_are_both_named(base: Path, tmp_path: Path) -> None:
@@ -265,6 +292,8 @@ def test_a_mean_that_cannot_be_taken_up_is_refused(first: str, says: str, tmp_pa
     path = net_of(first, tmp_path)
     with pytest.raises(WeightsError, match=says):
         transfer(path, tmp_path / "raw.caffemodel", Options(mean=(104.0, 117.0, 123.0)))
+    with pytest.raises(WeightsError, match="must be finite"):
+        transfer(path, tmp_path / "raw.caffemodel", Options(scale=math.nan))
     assert not (tmp_path / "raw.caffemodel").exists()
 
 

@@ -25,7 +25,7 @@ class Call:
     @property
     def x(self) -> Blob:
         """The first argument, which must be a blob."""
-        return blob(self.args[0])
+        return blob(self.get(0, "input"))
 
     @property
     def shape(self) -> Shape:
@@ -33,14 +33,16 @@ class Call:
         return tuple(self.result.shape)
 
     def get(self, place: int, name: str, default: Any = None) -> Any:
-        """An argument by place or name."""
-        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+        """An argument by place or name, or by the name that numpy has for it, as torch takes it."""
+        given = (self.kwargs[spelled] for spelled in (name, *_NUMPYS.get(name, ())) if spelled in self.kwargs)
+        return self.args[place] if len(self.args) > place else next(given, default)
 
     def one(self, type_: str, bottoms: Sequence[Blob], arrays: Sequence[Tensor] = (), shape: Shape | None = None, **params: Any) -> Blob:
         """Add a layer of one top, of the result's shape if no other is given."""
         return self.writer.one(type_, bottoms, self.shape if shape is None else shape, arrays, **params)
 
 
+_NUMPYS = {"dim": ("axis",), "input": ("x", "a", "x1"), "other": ("x2",)}
 Translator = Callable[[Call], Any]
 MODULES: dict[type[nn.Module], Translator] = {}
 FUNCTIONS: dict[Any, Translator] = {}  # functions, names of methods, and full names of functions of packages that need not be there
@@ -73,6 +75,15 @@ def blob(value: Any) -> Blob:
     return value
 
 
+def number(value: Any) -> float:
+    """The value as a number; CannotWrite for what is none, or is none before the net runs."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as exc:
+        what = "a blob" if isinstance(value, Blob) else f"a {type(value).__name__}"
+        raise CannotWrite(f"takes {what} where a layer of Caffe has a plain number; write the number") from exc
+
+
 def need(fits: bool, why: str) -> None:
     """CannotWrite unless it fits."""
     if not fits:
@@ -102,9 +113,9 @@ def power(call: Call, x: Blob, *, scale: float = 1.0, shift: float = 0.0, expone
     return x if set(fields.values()) == {None} else call.one("Power", [x], shape=x.shape, power_param=fields)
 
 
-def clip(call: Call, x: Blob, low: float, high: float) -> Blob:
+def clip(call: Call, x: Blob, low: Any, high: Any) -> Blob:
     """x within low .. high."""
-    return call.one("Clip", [x], shape=x.shape, clip_param={"min": float(low), "max": float(high)})
+    return call.one("Clip", [x], shape=x.shape, clip_param={"min": number(low), "max": number(high)})
 
 
 def cut(call: Call, x: Blob, axis: int, start: int, stop: int) -> Blob:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import modules
-from .calls import Call, adaptive, blob, clip, cut, function, global_pool, leading, need, pair, pool, power, reshape
+from .calls import Call, adaptive, blob, clip, cut, function, global_pool, leading, need, number, pair, pool, power, reshape
 from .writer import Blob, CannotWrite
 
 # Sums and products ----------------------------------------------------------------------------------------------------
@@ -19,14 +19,14 @@ from .writer import Blob, CannotWrite
 
 @function(operator.add, operator.iadd, torch.add, "add", "add_")
 def _add(call: Call) -> Blob:
-    a, b = call.args[0], call.get(1, "other")
+    a, b = call.get(0, "input"), call.get(1, "other")
     need(call.kwargs.get("alpha", 1) == 1, "alpha of an addition: multiply before")
     return total(call, a, b, 1.0)
 
 
 @function(operator.sub, operator.isub, torch.sub, "sub", "sub_")
 def _sub(call: Call) -> Blob:
-    a, b = call.args[0], call.get(1, "other")
+    a, b = call.get(0, "input"), call.get(1, "other")
     need(call.kwargs.get("alpha", 1) == 1, "alpha of a subtraction: multiply before")
     return total(call, a, b, -1.0)
 
@@ -43,13 +43,13 @@ def total(call: Call, a: Any, b: Any, sign: float) -> Blob:
         a, b, flipped = b, a, sign
         a, sign = (power(call, blob(a), scale=-1.0), 1.0) if flipped < 0 else (blob(a), 1.0)
     if not isinstance(b, Tensor) or b.numel() == 1:
-        return power(call, a, shift=sign * float(b))
+        return power(call, a, shift=sign * number(b))
     return by_constant(call, a, sign * b, "Bias")
 
 
 @function(operator.mul, operator.imul, torch.mul, "mul", "mul_")
 def _mul(call: Call) -> Blob:
-    return product(call, call.args[0], call.get(1, "other"))
+    return product(call, call.get(0, "input"), call.get(1, "other"))
 
 
 def product(call: Call, a: Any, b: Any) -> Blob:
@@ -60,16 +60,18 @@ def product(call: Call, a: Any, b: Any) -> Blob:
         return broadcast(call, *((b, a) if prod(a.shape) < prod(b.shape) else (a, b)), "Scale")
     a, b = (a, b) if isinstance(a, Blob) else (b, a)
     if not isinstance(b, Tensor) or b.numel() == 1:
-        return power(call, blob(a), scale=float(b))
+        return power(call, blob(a), scale=number(b))
     return by_constant(call, blob(a), b, "Scale")
 
 
 @function(operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_")
 def _div(call: Call) -> Blob:
-    a, b = call.args[0], call.get(1, "other")
+    a, b = call.get(0, "input"), call.get(1, "other")
     need(call.kwargs.get("rounding_mode") is None, "a division that rounds has no layer")
     if isinstance(b, Blob):
         return product(call, a, power(call, b, exponent=-1.0))
+    b = b if isinstance(b, Tensor) else number(b)
+    need(isinstance(b, Tensor) or b != 0, "divides by zero")
     return product(call, a, 1.0 / b)
 
 
@@ -97,7 +99,7 @@ def by_constant(call: Call, x: Blob, constant: Tensor, type_: str) -> Blob:
 
 @function(torch.maximum, "maximum")
 def _maximum(call: Call) -> Blob:
-    a, b = blob(call.args[0]), blob(call.get(1, "other"))
+    a, b = call.x, blob(call.get(1, "other"))
     need(a.shape == b.shape, "the maximum of blobs of two shapes has no layer")
     return call.one("Eltwise", [a, b], eltwise_param={"operation": "MAX"})
 
@@ -119,12 +121,12 @@ for _targets, _translate in (
 
 @function(F.leaky_relu, F.leaky_relu_)
 def _leaky_relu(call: Call) -> Blob:
-    return call.one("ReLU", [call.x], relu_param={"negative_slope": call.get(1, "negative_slope", 0.01)})
+    return call.one("ReLU", [call.x], relu_param={"negative_slope": number(call.get(1, "negative_slope", 0.01))})
 
 
 @function(F.elu, F.elu_)
 def _elu(call: Call) -> Blob:
-    return call.one("ELU", [call.x], elu_param={"alpha": call.get(1, "alpha", 1.0)})
+    return call.one("ELU", [call.x], elu_param={"alpha": number(call.get(1, "alpha", 1.0))})
 
 
 @function(F.hardtanh, F.hardtanh_)
@@ -134,7 +136,7 @@ def _hardtanh(call: Call) -> Blob:
 
 @function(torch.clamp, torch.clip, "clamp", "clamp_", "clip")
 def _clamp(call: Call) -> Blob:
-    low, high = call.get(1, "min"), call.get(2, "max")
+    low, high = (None if value is None else number(value) for value in (call.get(1, "min"), call.get(2, "max")))
     if low == 0 and high is None:
         return call.one("ReLU", [call.x])
     limit = 3.0e38
@@ -174,7 +176,7 @@ def _square(call: Call) -> Blob:
 @function(torch.pow, operator.pow, "pow")
 def _to_power(call: Call) -> Blob:
     exponent = call.get(1, "exponent")
-    need(isinstance(exponent, (int, float)) and isinstance(call.args[0], Blob), "a power of anything but a blob to a number has no layer")
+    need(isinstance(exponent, (int, float)) and isinstance(call.get(0, "input"), Blob), "a power of anything but a blob to a number has no layer")
     return power(call, call.x, exponent=float(exponent))
 
 
@@ -252,7 +254,7 @@ def _summed(call: Call) -> Blob:
 def reduced(call: Call, operation: str) -> Blob:
     """Over the last axes; the mean of an image is a global pooling, which more compilers read."""
     x, dim = call.x, call.get(1, "dim")
-    axes = sorted({d % len(x.shape) for d in ([dim] if isinstance(dim, int) else range(len(x.shape)) if dim is None else dim)})
+    axes = sorted({d % len(x.shape) for d in ([dim] if isinstance(dim, int) else dim or range(len(x.shape)))})
     need(axes == list(range(axes[0], len(x.shape))), f"reduces the axes {axes} of {len(x.shape)}; Caffe reduces the last ones")
     if operation == "MEAN" and axes == [2, 3]:
         return reshape(call, global_pool(call, x, "AVE"), call.shape)

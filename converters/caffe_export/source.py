@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -12,37 +10,35 @@ from torch import Tensor, nn
 
 from prototxt import NetError, WeightsError
 
+from ..comparison.runners.user import import_module_of
+from ..net import CaffeNet, load
+from ..resolution import refuse_empty
 from ..samples import sample_inputs
 from .writer import Shape
 
 
-def named(source: str, weights: Path | None, shapes: Mapping[str, Shape]) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The module and an example, seeded, of the shapes. Of a callable, which is called without arguments, every input needs one, in order."""
+def named(source: str, weights: Path | None, shapes: Mapping[str, Shape]) -> tuple[nn.Module | CaffeNet, tuple[Tensor, ...]]:
+    """The module or the net, and an example, seeded. Of a callable, which is called without arguments, every input needs a shape, in order."""
     if Path(source).suffix == ".prototxt":
-        from ..net import load
-
         net = load(source, weights=weights, shapes=shapes)
-        return net.module, tuple(sample_inputs(net.graph).values())
+        refuse_empty(net.graph, source)
+        return net, tuple(sample_inputs(net.graph).values())
     module = _called(source)
     if weights is not None:
         _load(module, weights)
     if not shapes:
         raise NetError(f"{source}: the shape of its input is not known; give it: --shape x=1,3,224,224, one for each input, in order")
+    wrong = next((f"{name}={','.join(map(str, shape))}" for name, shape in shapes.items() if min(shape, default=0) < 1), None)
+    if wrong is not None:
+        raise NetError(f"--shape {wrong}: each of an input's sizes is at least 1")
     generator = torch.Generator().manual_seed(0)
     return module, tuple(torch.randn(shape, generator=generator) for shape in shapes.values())
 
 
 def _called(source: str) -> nn.Module:
-    home, _, name = source.partition(":")
-    if not name:
+    if not source.partition(":")[2]:
         raise NetError(f"{source!r} is neither a .prototxt nor module:callable, as in torchvision.models:resnet18")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the user's own modules lie in the working directory
-    try:
-        made = getattr(import_module(home), name)
-    except (ImportError, AttributeError) as exc:
-        raise NetError(f"{source}: {exc}") from exc
-    module = made if isinstance(made, nn.Module) else made()
+    module = import_module_of(source)
     if not isinstance(module, nn.Module):
         raise NetError(f"{source} gives a {type(module).__name__}, not a torch.nn.Module")
     return module

@@ -39,6 +39,12 @@ def nearest_rows(a: Any, b: Any) -> list[int]:
     return order
 
 
+def says_nothing(value: Any) -> bool:
+    """Whether an array has values, and none of them is finite: equal ones prove nothing of the net."""
+    values = np.asarray(value)
+    return bool(values.size) and not np.isfinite(values).any()
+
+
 def blob_error(got: Any, want: Any) -> float:
     """`error`, or `rows_error` for what has the shape of detections."""
     shape = np.shape(want)
