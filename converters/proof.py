@@ -17,7 +17,7 @@ from prototxt import DecantError, WeightsError
 from prototxt.files import check_file
 
 from .comparison.errors import blob_error, says_nothing
-from .comparison.results import _plain as plain
+from .comparison.results import plain
 from .comparison.runners import Array, OnnxRuntimeRunner, OpenCVRunner, Runner, TorchRunner, Unavailable
 from .comparison.runners.saved import SavedRun
 from .net import CaffeNet

@@ -72,7 +72,7 @@ class WideAvgPool2d(WidePool2d):
         if rows == columns == 1:
             return mean
         height, width = mean.shape[2:]
-        by_row, by_column = (F.pad(x.new_ones(n - 1), (0, 1), value=factor) for n, factor in ((height, rows), (width, columns)))
+        by_row, by_column = (x.new_tensor([1.0] * (n - 1) + [factor]) for n, factor in ((height, rows), (width, columns)))
         return mean * (by_row[:, None] * by_column)
 
     def last_factor(self, size: int, axis: int) -> float:
