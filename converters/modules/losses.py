@@ -33,13 +33,20 @@ class SoftmaxWithLoss(nn.Module):
         batch, classes, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
         places = (inner,) if inner != 1 or torch.compiler.is_exporting() else ()  # torch's ONNX export of a loss of two axes loses the sum behind it
         label = label.long().reshape(batch, *places)
-        ignored = -(2**40) if self.ignore_label is None else self.ignore_label
         flat = x if shape == (batch, classes, *places) else x.reshape(batch, classes, *places)
-        cost = F.cross_entropy(flat, label, ignore_index=ignored, reduction="none")
-        total = (cost - F.softshrink(cost.detach(), LOG_FLT_MIN)).sum()  # without what a cost has above the cut
+        total = self.costs(flat, label).sum()
         valid = None if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
         loss = total / divisor(self.normalization, batch, batch * inner, valid)
         return (loss, x.softmax(axis)) if self.probabilities else loss
+
+    def costs(self, x: Tensor, label: Tensor) -> Tensor:
+        """What each label of [N, ...] costs, from [N, C, ...]: in the value, what lies above the cut is left out."""
+        ignored = -(2**40) if self.ignore_label is None else self.ignore_label
+        if torch.compiler.is_exporting():  # in operators that more readers of a file know
+            cost = F.nll_loss(x.log_softmax(1), label, ignore_index=ignored, reduction="none")
+            return cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()
+        cost = F.cross_entropy(x, label, ignore_index=ignored, reduction="none")
+        return cost - F.softshrink(cost.detach(), LOG_FLT_MIN)
 
 
 class SigmoidCrossEntropyLoss(nn.Module):
