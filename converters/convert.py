@@ -134,7 +134,7 @@ def _page(net: Any, made: Path, card: Any, path: Path) -> Path:
     from .comparison.engine import compare
     from .comparison.page import write_page
 
-    return write_page(compare(made, net), net.graph, path, card)
+    return write_page(compare(made, net, previews=True), net.graph, path, card)
 
 
 def file_name(net_name: str, prototxt: Path) -> str:

@@ -46,7 +46,9 @@ def test_convert_writes_everything_and_proves_it(decant: Decant, tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     written = {p.suffix for p in (tmp_path / "out").iterdir()}
     assert written == {".py", ".safetensors", ".onnx", ".json", ".txt", ".html"}
-    assert "module vs Caffe" in (tmp_path / "out/lenet_deploy.proof.html").read_text()  # the card stands on the page
+    page = (tmp_path / "out/lenet_deploy.proof.html").read_text()
+    assert "module vs Caffe" in page, "the card stands on it"
+    assert '"low"' in page, "and histograms"
     card = json.loads((tmp_path / "out/lenet_deploy.proof.json").read_text())
     assert card["proven"]
     errors = {m["against"]: m["error"] for m in card["measurements"]}
