@@ -38,7 +38,8 @@ class SmoothL1LossEach(nn.Module):
         if weight is not None:
             a, b = (a - b) * weight.detach().reshape(a.shape), a.new_zeros(()).expand_as(a)
         cost = F.smooth_l1_loss(a, b, reduction="none" if self.each else "sum")
-        loss = divided(cost.sum(), self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))
+        total = cost.sum() if self.each else cost
+        loss = divided(total, self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))
         return (loss, cost.sum(1).reshape(a.shape[0], 1, *(*a.shape[2:], 1, 1)[:2])) if self.each else loss
 
 
