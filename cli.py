@@ -545,7 +545,7 @@ def _size(written: str | None) -> tuple[int, int] | None:
 
 def _finite(number: float) -> float | str:
     """The number as JSON has it: one that is not finite as a word."""
-    from converters.proof import plain
+    from converters.comparison.results import plain
 
     return plain(number)  # type: ignore[no-any-return]
 

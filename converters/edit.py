@@ -7,8 +7,7 @@ Each gives a new net on the modules of the old one: the parameters are the same,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -19,6 +18,7 @@ from torch import fx, nn
 from prototxt import NetError
 
 from .graph import Graph, Step, StepParam, Value
+from .modes import modes_kept
 from .net import CaffeNet
 from .recipe import Shape
 from .to_torch import Built, class_name, wire
@@ -219,19 +219,8 @@ def _converted(net: CaffeNet, at: Sequence[str]) -> Trunk:
 def _traced(module: Any, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:
     if not isinstance(module, nn.Module):
         raise NetError(f"heads stand on a net of converters.load or a torch module, not on {type(module).__name__}")
-    with _modes_kept(module):
+    with modes_kept(module):
         return _extracted(module, at, input_shape)
-
-
-@contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
-    """Each part back in its own mode afterwards."""
-    modes = {m: m.training for m in module.modules()}
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
 
 
 def _extracted(module: nn.Module, at: Sequence[str], input_shape: Sequence[int]) -> Trunk:

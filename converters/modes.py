@@ -9,12 +9,19 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for the block, each part back in its own mode afterwards."""
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Each part back in its own mode after the block."""
     modes = {part: part.training for part in module.modules()}
-    module.eval()
     try:
         yield
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for the block, each part back in its own mode afterwards."""
+    with modes_kept(module):
+        module.eval()
+        yield

@@ -23,6 +23,7 @@ from prototxt import NetError
 from prototxt.files import atomic_path
 
 from .graph import Graph, Step, Value
+from .modes import evaluating
 from .modules.pooling import WideAvgPool2d
 from .onnx_ops import translations
 from .preprocessing import Preprocessing
@@ -101,21 +102,17 @@ def module_to_onnx(
 @contextmanager
 def _exportable(module: nn.Module) -> Iterator[None]:
     """The module in eval mode, in the form that exports best, and the exporter quiet; all as before at the end."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
     with_ceil: dict[str, nn.Module] = {}
-    try:
-        with_ceil = _spell_out_average_pooling(module)
-        _as_operators(module, on=True)
-        with _quiet():
-            yield
-    finally:
-        _as_operators(module, on=False)
-        for key, replaced in with_ceil.items():
-            module.set_submodule(key, replaced)
-        module.train(modes[module])
-        for part, training in modes.items():
-            part.training = training
+    with evaluating(module):
+        try:
+            with_ceil = _spell_out_average_pooling(module)
+            _as_operators(module, on=True)
+            with _quiet():
+                yield
+        finally:
+            _as_operators(module, on=False)
+            for key, replaced in with_ceil.items():
+                module.set_submodule(key, replaced)
 
 
 def _spell_out_average_pooling(module: nn.Module) -> dict[str, nn.Module]:

@@ -33,6 +33,15 @@ def test_batch_norm_in_a_file(fields: str, shape: tuple[int, ...], tmp_path: Pat
     torch.testing.assert_close(torch.from_numpy(made), net.blobs({"x0": x})["y"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("fields", ["var_eps: 1e-5 moving_average: false", "bn_mode: LEARN"])
+def test_batch_statistics_of_forks_in_a_file(fields: str, tmp_path: Path) -> None:
+    net = net_of(f'layer {{ name: "n" type: "BN" bottom: "x0" top: "y" bn_param {{ {fields} }} }}', (2, 3, 4, 5))
+    net.load({"n": [torch.linspace(1, 2, 3).reshape(p.shape) for p in net.params()["n"]]})
+    x = 10 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    made = OnnxRuntimeRunner(to_onnx(net, tmp_path / "n.onnx").path)({"x0": x.numpy()})["y"]
+    torch.testing.assert_close(torch.from_numpy(made), net.blobs({"x0": x})["y"], rtol=1e-5, atol=1e-5)
+
+
 LOSS = 'layer { name: "l" type: "EuclideanLoss" bottom: "x0" bottom: "x1" top: "loss" %s } layer { name: "s" type: "Silence" bottom: "loss" }'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from prototxt import NetError
 
 from ..comparison.errors import blob_error, says_nothing
 from ..graph import Graph, Value
+from ..modes import evaluating
 from ..net import CaffeNet, load
 from . import functions, own  # noqa: F401  they register their translators
 from .calls import FUNCTIONS, MODULES, Call, Translator
@@ -51,7 +51,7 @@ def to_caffe(module: nn.Module | CaffeNet, example: Tensor | Sequence[Tensor], p
     if isinstance(module, CaffeNet):
         names, name = _names_of(module.graph), name or module.graph.name
         module = module.module
-    with _inference(module), torch.no_grad():
+    with evaluating(module), torch.no_grad():
         traced = _traced(module)
         values = _Recorder(traced).recorded(inputs)
         writer, outputs = _written(traced, values, name or path.name, names)
@@ -114,18 +114,6 @@ def _traced(module: nn.Module) -> fx.GraphModule:
             f"torch.fx cannot trace {type(module).__name__}: {_first_line(exc)[:200]}; its forward must not branch on values of tensors: "
             "take that part out, or write the rest"
         ) from exc
-
-
-@contextmanager
-def _inference(module: nn.Module) -> Iterator[None]:
-    """In eval mode, each part back in its own mode afterwards."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
 
 
 class _Recorder(fx.Interpreter):

@@ -76,6 +76,17 @@ class LRNWithin(nn.Module):
         return x * (1 + self.alpha * mean).pow(-self.beta)
 
 
+def by_batch(x: Tensor, like: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x [N, C, ...] by the batch's own statistics; its mean and its unbiased variance, [C] each, of the type of `like`."""
+    mean, variance = torch.zeros_like(like), torch.zeros_like(like)
+    if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
+        return F.batch_norm(x * 0, mean, variance, weight, bias, eps=eps), x.detach().flatten(), variance
+    if torch.compiler.is_exporting():  # torch's ONNX export of the form that also gives the statistics divides by eps alone
+        variance, mean = torch.var_mean(x, (0, *range(2, x.dim())))
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps), mean, variance
+    return F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=eps), mean, variance
+
+
 class BatchNorm(nn.Module):
     """Caffe's BatchNorm: no scale and shift, and running sums in place of running means.
 
@@ -100,15 +111,7 @@ class BatchNorm(nn.Module):
         if stored:
             factor = torch.where(self.factor == 0, 0.0, 1 / self.factor)
             return F.batch_norm(x, self.mean * factor, self.variance * factor, weight, bias, eps=self.eps)
-        if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
-            mean, variance = x.detach().flatten(), torch.zeros_like(self.variance)
-            normal = F.batch_norm(x * 0, variance, variance, weight, bias, eps=self.eps)
-        elif torch.compiler.is_exporting():  # torch's ONNX export of the form that also gives the statistics divides by eps alone
-            variance, mean = torch.var_mean(x, (0, *range(2, x.dim())))
-            normal = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
-        else:
-            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-            normal = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        normal, mean, variance = by_batch(x, self.mean, weight, bias, self.eps)
         with torch.no_grad():
             self.mean.mul_(self.fraction).add_(mean)
             self.variance.mul_(self.fraction).add_(variance)
@@ -185,16 +188,11 @@ class ScaledBatchNorm(nn.Module):
         if stored:
             factor = 1.0 if self.factor is None else torch.where(self.factor == 0, 0.0, 1 / self.factor)
             return F.batch_norm(x, self.mean * factor, self.variance * factor, self.weight, self.bias, eps=self.eps)
+        normal, mean, variance = by_batch(x, self.mean, self.weight, self.bias, self.eps)
         count = x.numel() // x.shape[1]
-        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-        if count == 1:  # one value a channel: its own mean, of variance 0
-            mean = x.detach().flatten()
-            normal = F.batch_norm(x * 0, variance, variance, self.weight, self.bias, eps=self.eps)
-        else:
-            normal = F.batch_norm(x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             self.mean.lerp_(mean, 1 - self.momentum)
-            self.variance.lerp_(variance * ((count - 1) / count), 1 - self.momentum)  # torch's is the unbiased one
+            self.variance.lerp_(variance * ((count - 1) / count), 1 - self.momentum)  # the biased one
         return normal
 
 
@@ -207,7 +205,4 @@ class BatchStatistics(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.numel() == x.shape[1]:  # one value a channel: its own mean, of variance 0
-            none = torch.zeros_like(self.weight)
-            return F.batch_norm(x * 0, none, none, self.weight, self.bias, eps=self.eps)
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return by_batch(x, self.weight.detach(), self.weight, self.bias, self.eps)[0]
