@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ class Recipe:
 
     `tops` are the shapes of the outputs. `macs` are multiply-adds of one pass. `reads` are the bottoms that the module takes
     (None: all, in order). `constants` are values for buffers that no file of weights holds. `onnx` is empty, or says why ONNX
-    cannot express the module with these arguments. `note` says what was assumed, if anything.
+    cannot express the module with these arguments. `note` says what was assumed, if anything. `library` has operators that the
+    module takes where it is loaded; generated source works without it.
     """
 
     module: str | type[nn.Module]
@@ -49,9 +51,12 @@ class Recipe:
     constants: Mapping[str, Any] = field(default_factory=dict)
     onnx: str = ""
     note: str = ""
+    library: str = ""
 
     def build(self) -> nn.Module:
         """The module, its parameters not yet filled."""
+        if self.library:
+            import_module(self.library)
         cls = self.module_class()
         if self.blobs and "device" in signature(cls).parameters:  # torch's own initial values would be overwritten anyway
             from torch.nn.utils import skip_init
@@ -68,8 +73,6 @@ class Recipe:
             from torch import nn
 
             return getattr(nn, name)  # type: ignore[no-any-return]
-        from importlib import import_module
-
         return getattr(import_module(f"converters.modules.{home}"), name)  # type: ignore[no-any-return]
 
     @property

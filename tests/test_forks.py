@@ -10,6 +10,7 @@ import torch
 import torchvision
 
 import converters
+from converters.modules.regions import RoiPool
 from prototxt import NetError, UnsupportedLayer, parse_text
 
 
@@ -37,13 +38,36 @@ def generator() -> torch.Generator:
 
 
 def test_roi_pooling_equals_torchvision(generator: torch.Generator) -> None:
+    """The net takes torchvision's operator; generated source computes the same without it."""
     x, r = torch.randn(2, 3, 11, 17, generator=generator, requires_grad=True), regions(13, 2, 270, 170, generator)
+    x.data[:, :, ::2].clamp_(max=0)  # ties: the first has the gradient
     got = run('type: "ROIPooling" roi_pooling_param { pooled_h: 5 pooled_w: 3 spatial_scale: 0.0625 }', x, r)
     want = torchvision.ops.roi_pool(x, r, (5, 3), 0.0625)
-    torch.testing.assert_close(got, want)
-    (mine,) = torch.autograd.grad(got.square().sum(), x)
+    alone = RoiPool((5, 3), 0.0625).pooled(x, r[:, 0].long(), r)
     (theirs,) = torch.autograd.grad(want.square().sum(), x)
-    torch.testing.assert_close(mine, theirs)
+    for made in (got, alone):
+        torch.testing.assert_close(made, want, rtol=0, atol=0)
+        (mine,) = torch.autograd.grad(made.square().sum(), x)
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("bins", [3, 7, 11, 13, 14])
+def test_bins_of_regions_are_rounded_before_they_are_moved(bins: int) -> None:
+    """7 * (57 / 7) is above 57 in float32, wherever the region begins."""
+    places = torch.arange(150.0)
+    x = places[:, None] * 1000 + places
+    corners = [(start, start + extent - 1) for extent in range(1, 60) for start in (0, 1, 7, 33, 64, 89)]
+    r = torch.tensor([(0, low, high, high, low + 90) for low, high in corners]).float()
+    got = RoiPool((bins, bins), 1.0).pooled(x[None, None], r[:, 0].long(), r)
+    torch.testing.assert_close(got, torchvision.ops.roi_pool(x[None, None], r, bins, 1.0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [2.0, -1.0, math.nan])
+@pytest.mark.parametrize("kind", ["roi_pooling_param { pooled_h: 2 pooled_w: 2", "psroi_pooling_param { output_dim: 1 group_size: 2"])
+def test_regions_of_no_image_are_refused(kind: str, wrong: float) -> None:
+    name = "PSROIPooling" if kind.startswith("ps") else "ROIPooling"
+    with pytest.raises(NetError, match="0 to 1"):
+        run(f'type: "{name}" {kind} spatial_scale: 1 }}', torch.zeros(2, 4, 5, 6), torch.tensor([[wrong, 0, 0, 3, 3]]))
 
 
 def test_position_sensitive_pooling_equals_a_loop(generator: torch.Generator) -> None:

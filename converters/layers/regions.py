@@ -21,7 +21,7 @@ def roi_pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if len(pooled) != 2 or min(pooled) < 1:
         raise NetError("pooled_h and pooled_w must be above 0")
     regions = _regions(shapes)
-    return Recipe("regions.RoiPool", {"size": pooled, "scale": p.spatial_scale}, ((regions, shapes[0][1], *pooled),))
+    return Recipe("regions.RoiPool", {"size": pooled, "scale": p.spatial_scale}, ((regions, shapes[0][1], *pooled),), library="torchvision")
 
 
 @layer("PSROIPooling", bottoms=2)

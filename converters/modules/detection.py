@@ -234,7 +234,7 @@ class SmoothL1Loss(nn.Module):
 
 def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
     """The cost of each difference."""
-    return F.smooth_l1_loss(difference, difference.new_zeros(()).expand_as(difference), reduction="none", beta=1 / sigma**2)
+    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=1 / sigma**2)
 
 
 def first_best(values: Tensor) -> int:

@@ -51,13 +51,14 @@ class SoftmaxWithLossEach(nn.Module):
         self.axis, self.normalization, self.ignore_label, self.outputs = axis, normalization, ignore_label, outputs
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
-        batch, classes = math.prod(x.shape[: self.axis]), x.shape[self.axis]
-        log_p = x.log_softmax(self.axis).reshape(batch, classes, -1)
-        true, valid = label.detach().long().reshape(batch, 1, -1), None
+        batch, classes, inner = math.prod(x.shape[: self.axis]), x.shape[self.axis], math.prod(x.shape[self.axis + 1 :])
+        # torch's ONNX export of a loss of two axes loses the sum behind it; of three it is slow
+        places = (inner,) if inner != 1 or torch.compiler.is_exporting() else ()
+        true, valid = label.detach().long().reshape(batch, *places), None
         if self.ignore_label is not None:
             valid = true != self.ignore_label
             true = torch.where(valid, true, 0)
-        cost = self.cost(log_p.gather(1, true))
+        cost = self.cost(F.cross_entropy(x.reshape(batch, classes, *places), true, ignore_index=-(2**40), reduction="none"))
         cost = cost if valid is None else cost * valid
         loss = divided(cost.sum(), self.normalization, batch, cost.numel(), valid)
         if self.outputs == 1:
@@ -65,9 +66,9 @@ class SoftmaxWithLossEach(nn.Module):
         each = cost.reshape((*label.shape, 1, 1, 1, 1)[:4])
         return (loss, self.probabilities(x), each)[: self.outputs]
 
-    def cost(self, log_p: Tensor) -> Tensor:
-        """What a label costs by the log of its probability, which is cut at the smallest float."""
-        return -log_p.clamp(min=-87.33654475)
+    def cost(self, surprise: Tensor) -> Tensor:
+        """What a label costs by -log of its probability, which is cut at the smallest float."""
+        return surprise.clamp(max=87.33654475)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The softmax, with 4 axes."""
@@ -81,9 +82,9 @@ class FocalLoss(SoftmaxWithLossEach):
         super().__init__(axis, normalization, ignore_label, outputs)
         self.alpha, self.gamma = alpha, gamma
 
-    def cost(self, log_p: Tensor) -> Tensor:
+    def cost(self, surprise: Tensor) -> Tensor:
         """Down-weighs the easy labels."""
-        return -self.alpha * (1 - log_p.exp()).pow(self.gamma) * log_p.clamp(min=-87.33654475)
+        return self.alpha * (1 - (-surprise).exp()).pow(self.gamma) * surprise.clamp(max=87.33654475)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The softmax."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,18 @@ class ContrastiveLoss(nn.Module):
         return torch.where(classes_of(similar, a.shape[0]).squeeze(1) != 0, squared, apart).sum() / (2 * a.shape[0])
 
 
+class Raised(torch.autograd.Function):
+    """At least `least`, in the value alone: the gradient passes where the value was raised too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float) -> Tensor:
+        return x.clamp(min=least)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 class InfogainLoss(nn.Module):
     """-sum over l of matrix[label, l] * log softmax(x)[l] along `axis`, over the labels that count; log p is cut at log 1e-20.
 
@@ -140,11 +153,10 @@ class InfogainLoss(nn.Module):
     def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         matrix = (self.matrix if matrix is None else matrix).detach().reshape(x.shape[self.axis], -1).to(x.dtype)  # type: ignore[union-attr]
         log_p = x.log_softmax(self.axis).movedim(self.axis, -1)
-        below = F.softshrink(log_p.detach(), -math.log(LEAST_PROBABILITY))  # what is cut from the value, not from the gradient
         label = label.detach().long().reshape(log_p.shape[:-1])
         valid = None if self.ignore_label is None else (label != self.ignore_label).to(x.dtype)
         weight = F.embedding(label if valid is None else torch.where(valid > 0, label, 0), matrix)
         weight = (weight if valid is None else weight * valid[..., None]).flatten()
-        total = weight @ below.flatten() - weight @ log_p.flatten()
-        loss = total / divisor(self.normalization, math.prod(x.shape[: self.axis]), math.prod(label.shape), valid)
+        total = weight @ Raised.apply(log_p.flatten(), math.log(LEAST_PROBABILITY))
+        loss = -total / divisor(self.normalization, math.prod(x.shape[: self.axis]), math.prod(label.shape), valid)
         return (loss, x.softmax(self.axis)) if self.probabilities else loss

@@ -212,15 +212,20 @@ def suppressed(box: Tensor, threshold: float, most: int) -> Tensor:
 
 def half_up(t: Tensor) -> Tensor:
     """Rounded as C rounds: halves away from zero."""
-    return torch.where(t < 0, (t - 0.5).ceil(), (t + 0.5).floor())
+    whole = t.trunc()
+    return whole + (2 * (t - whole)).trunc()
 
 
-def bins(start: Tensor, extent: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """First and last + 1 place of each of `count` bins of regions [R], within 0..size: two [R, count]."""
-    place = torch.arange(count, device=start.device, dtype=start.dtype)
-    width = extent[:, None] / count
-    low, high = (place * width + start[:, None]).floor(), ((place + 1) * width + start[:, None]).ceil()
-    return low.clamp(0, size).long(), high.clamp(0, size).long()
+def bins(extent: Tensor, count: int, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """First and last + 1 place of each of `count` bins of regions [R], counted from the region's start, or with `start` from 0: two [R, count]."""
+    edge = torch.arange(count + 1, device=extent.device, dtype=extent.dtype) * (extent[:, None] / count)
+    edge = edge if start is None else edge + start[:, None]
+    return edge[:, :-1].floor(), edge[:, 1:].ceil()
+
+
+def within(places: tuple[Tensor, Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """Places cut to those of a map."""
+    return places[0].clamp(0, size).long(), places[1].clamp(0, size).long()
 
 
 def bags(plane: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,8 +237,19 @@ def bags(plane: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tens
     return cell.flatten(3), inside, F.pad(inside.sum(3).flatten().cumsum(0), (1, 0))
 
 
+def images_of(regions: Tensor, images: int) -> Tensor:
+    """The image [R] of each region [R, 5]; IndexError if it is none of `images`, or a corner is no number."""
+    image = regions[:, 0].long()
+    if not torch.compiler.is_compiling() and not bool((regions.isfinite().all(1) & (image >= 0) & (image < images)).all()):
+        raise IndexError(f"a region is its image, 0 to {images - 1}, and four corners; there are {regions.unique(dim=0).tolist()[:4]}")
+    return image
+
+
 class RoiPool(nn.Module):
-    """The maximum of each bin of regions [R, 5]: corners rounded to whole cells, both ends inside; an empty bin is 0."""
+    """The maximum of each bin of regions [R, 5]: corners rounded to whole cells, both ends inside; an empty bin is 0.
+
+    Where torchvision is loaded, its operator computes this: it is Fast R-CNN's own loop.
+    """
 
     def __init__(self, size: tuple[int, int], scale: float) -> None:
         super().__init__()
@@ -244,13 +260,22 @@ class RoiPool(nn.Module):
         regions = regions.detach().reshape(-1, 5)
         if self.as_operator:
             return torch.ops.decant.roi_pool(x, regions, *self.size, self.scale)  # type: ignore[no-any-return]
+        image, native = images_of(regions, x.shape[0]), None
+        if not torch.compiler.is_compiling() and not torch.are_deterministic_algorithms_enabled() and x.dtype == regions.dtype:
+            native = getattr(torch.ops.torchvision, "roi_pool", None)
+        return self.pooled(x, image, regions) if native is None else native(x, regions, self.scale, *self.size)[0]
+
+    def pooled(self, x: Tensor, image: Tensor, regions: Tensor) -> Tensor:
+        """The same by torch alone."""
         corner = half_up(regions[:, 1:] * self.scale)
         extent = (corner[:, 2:] - corner[:, :2] + 1).clamp(min=1)
-        columns = bins(corner[:, 0], extent[:, 0], self.size[1], x.shape[3])
-        rows = bins(corner[:, 1], extent[:, 1], self.size[0], x.shape[2])
+        rows, columns = (
+            within((low + corner[:, i, None], high + corner[:, i, None]), x.shape[3 - i])
+            for i, (low, high) in ((1, bins(extent[:, 1], self.size[0])), (0, bins(extent[:, 0], self.size[1])))
+        )
         if torch.compiler.is_compiling():
-            return self.masked(x[regions[:, 0].long()], rows, columns)
-        cell, inside, begin = bags(regions[:, 0].long()[:, None, None], rows, columns, (x.shape[2], x.shape[3]))
+            return self.masked(x[image], rows, columns)
+        cell, inside, begin = bags(image[:, None, None], rows, columns, (x.shape[2], x.shape[3]))
         values = x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
         with torch.no_grad():  # of equals the first has the gradient
             largest = torch.embedding_bag(values, cell[inside], begin, mode=2, include_last_offset=True)[3].clamp(min=0)
@@ -282,15 +307,17 @@ class PositionSensitiveRoiPool(nn.Module):
         regions = regions.detach().reshape(-1, 5)
         start, end = half_up(regions[:, 1:3]) * self.scale, (half_up(regions[:, 3:]) + 1) * self.scale
         extent = (end - start).clamp(min=0.1)
-        columns = bins(start[:, 0], extent[:, 0], self.group, x.shape[3])
-        rows = bins(start[:, 1], extent[:, 1], self.group, x.shape[2])
+        rows, columns = (within(bins(extent[:, i], self.group, start[:, i]), x.shape[3 - i]) for i in (1, 0))
+        image = images_of(regions, x.shape[0])
         if torch.compiler.is_compiling():
-            return self.by_sums(x, regions[:, 0].long(), rows, columns)
+            return self.by_sums(x, image, rows, columns)
         own = torch.arange(self.group**2, device=x.device).view(self.group, self.group)
-        plane = regions[:, 0].long()[:, None, None] * self.group**2 + own
-        cell, inside, begin = bags(plane, rows, columns, (x.shape[2], x.shape[3]))
-        values = x.reshape(x.shape[0], x.shape[1] // self.group**2, -1).transpose(1, 2).flatten(0, 1)  # [N * group^2 * H * W, out]
-        means = F.embedding_bag(cell[inside], values, begin, mode="mean", include_last_offset=True)
+        cell, inside, begin = bags(image[:, None, None] * x.shape[1] + own, rows, columns, (x.shape[2], x.shape[3]))
+        used, place = cell[inside].unique(return_inverse=True)  # of the first output's maps
+        step = self.group**2 * x.shape[2] * x.shape[3]
+        every = used[:, None] + torch.arange(0, math.prod(x.shape[1:]), step, device=x.device)
+        values = x.reshape(-1).index_select(0, every.flatten()).view(every.shape)
+        means = F.embedding_bag(place, values, begin, mode="mean", include_last_offset=True)
         return means.view(-1, self.group, self.group, values.shape[1]).permute(0, 3, 1, 2)
 
     def by_sums(self, x: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
