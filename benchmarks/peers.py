@@ -230,7 +230,7 @@ def of_losses() -> list[Row]:
         Row("HingeLoss", losses.HingeLoss(), "F.one_hot, F.relu", by_hand.hinge, pair),
         Row("MultinomialLogisticLoss", losses.MultinomialLogisticLoss(), "F.nll_loss", by_hand.logistic, (p, pair[1])),
         Row("ContrastiveLoss", losses.ContrastiveLoss(1.0), "F.pairwise_distance", by_hand.contrastive, features),
-        Row("InfogainLoss", infogain, "F.cross_entropy", lambda x, y: F.cross_entropy(x, F.embedding(y.long(), matrix)), pair),
+        Row("InfogainLoss", infogain, "x.log_softmax, clamp", lambda x, y: by_hand.infogain(x, y, matrix), pair),
     ]
 
 
@@ -246,7 +246,7 @@ def losses_of_forks() -> list[Row]:
         Row("SmoothL1Loss", fork_losses.SmoothL1LossEach("BATCH_SIZE"), "F.smooth_l1_loss", by_hand.smooth(1.0), boxes),
         Row("SmoothL1Loss, weighed", detection.SmoothL1Loss(3.0), "F.smooth_l1_loss", by_hand.smooth(1 / 9), (*boxes, *weights)),
         Row("SoftmaxWithLoss of forks", fork_losses.SoftmaxWithLossEach(1, "VALID"), "F.cross_entropy, clamp", by_hand.cross_entropy, pair),
-        Row("FocalLoss", fork_losses.FocalLoss(1, 0.25, 2.0, "VALID"), "F.cross_entropy by hand", by_hand.focal, pair),
+        Row("FocalLoss", fork_losses.FocalLoss(1, 0.25, 2.0, "VALID"), "F.cross_entropy, clamp", by_hand.focal, pair),
         Row("CenterLoss", center, "F.mse_loss(x, w[i]) / 2 N", lambda x, i: by_hand.euclidean(x, F.embedding(i.long(), centres)), (a, classes)),
         Row("TripletLoss", fork_losses.TripletLoss(1.0), "by hand", by_hand.triplet, (a, b, c)),
     ]

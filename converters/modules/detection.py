@@ -215,6 +215,11 @@ class DetectionOutput(nn.Module):
 # Training and evaluation ----------------------------------------------------------------------------------------------
 
 
+def like(t: Tensor, other: Tensor) -> Tensor:
+    """The values in the shape of the other; a reshape to the same shape would cost as much as a small loss."""
+    return t if t.shape == other.shape else t.reshape(other.shape)
+
+
 class SmoothL1Loss(nn.Module):
     """0.5 (s d)^2 where |d| < 1 / s^2, else |d| - 0.5 / s^2, summed, by the batch size; d is weighed inside and the cost outside."""
 
@@ -224,17 +229,17 @@ class SmoothL1Loss(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, inside: Tensor | None = None, outside: Tensor | None = None) -> Tensor:
         if inside is None and outside is None:
-            return F.smooth_l1_loss(a, b.reshape(a.shape), reduction="sum", beta=1 / self.sigma**2) / a.shape[0]
-        difference = a - b.reshape(a.shape)
-        difference = difference if inside is None else difference * inside.detach().reshape(a.shape)
+            return F.smooth_l1_loss(a, like(b, a), reduction="sum", beta=1 / self.sigma**2) / a.shape[0]
+        difference = a - like(b, a)
+        difference = difference if inside is None else difference * like(inside.detach(), a)
         cost = smooth_l1(difference, self.sigma)
-        total = cost.sum() if outside is None else cost.flatten() @ outside.detach().flatten()
-        return total / a.shape[0]
+        cost = cost if outside is None else cost * like(outside.detach(), a)
+        return cost.sum() / a.shape[0]
 
 
 def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
     """The cost of each difference."""
-    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=1 / sigma**2)
+    return F.smooth_l1_loss(difference, difference.new_zeros(()).expand_as(difference), reduction="none", beta=1 / sigma**2)
 
 
 def first_best(values: Tensor) -> int:

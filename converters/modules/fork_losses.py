@@ -19,11 +19,16 @@ def divided(total: Tensor, by: str | float, batch: int, count: int, valid: Tenso
     return total if by == "NONE" else total / max(batch if by == "BATCH_SIZE" else count, 1)
 
 
+def like(t: Tensor, other: Tensor) -> Tensor:
+    """The values in the shape of the other; a reshape to the same shape would cost as much as a small loss."""
+    return t if t.shape == other.shape else t.reshape(other.shape)
+
+
 class L1Loss(nn.Module):
     """The sum of absolute differences, by the batch size."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b.reshape(a.shape)).abs().sum() / a.shape[0]
+        return (a - like(b, a)).abs().sum() / a.shape[0]
 
 
 class SmoothL1LossEach(nn.Module):
@@ -34,9 +39,9 @@ class SmoothL1LossEach(nn.Module):
         self.normalization, self.each = normalization, each
 
     def forward(self, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        b = b.reshape(a.shape)
+        b = like(b, a)
         if weight is not None:
-            a, b = (a - b) * weight.detach().reshape(a.shape), a.new_zeros(()).expand_as(a)
+            a, b = (a - b) * like(weight.detach(), a), a.new_zeros(()).expand_as(a)
         cost = F.smooth_l1_loss(a, b, reduction="none" if self.each else "sum")
         total = cost.sum() if self.each else cost
         loss = divided(total, self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))

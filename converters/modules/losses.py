@@ -22,6 +22,11 @@ def divisor(mode: str, batch: int, count: int, valid: Tensor | None) -> Tensor |
     return torch.sym_max(batch if mode == "BATCH_SIZE" else count, 1)  # type: ignore[return-value]
 
 
+def like(t: Tensor, other: Tensor) -> Tensor:
+    """The values in the shape of the other; a reshape to the same shape would cost as much as a small loss."""
+    return t if t.shape == other.shape else t.reshape(other.shape)
+
+
 class SoftmaxWithLoss(nn.Module):
     """-log softmax(x)[label] along `axis`, summed over the labels that count; a hopeless sample costs 87.3, its gradient stays p - 1."""
 
@@ -58,7 +63,7 @@ class SigmoidCrossEntropyLoss(nn.Module):
         self.normalization, self.ignore_label, self.probabilities = normalization, ignore_label, probabilities
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        target, valid = target.detach().reshape(x.shape), None
+        target, valid = like(target.detach(), x), None
         if self.ignore_label is None:
             total = F.binary_cross_entropy_with_logits(x, target, reduction="sum")
         else:
@@ -72,7 +77,7 @@ class EuclideanLoss(nn.Module):
     """Half the sum of squared differences, by the batch size."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return F.mse_loss(a, b.reshape(a.shape), reduction="sum") / (2 * a.shape[0])
+        return F.mse_loss(a, like(b, a), reduction="sum") / (2 * a.shape[0])
 
 
 def classes_of(label: Tensor, batch: int) -> Tensor:
@@ -113,7 +118,7 @@ class ContrastiveLoss(nn.Module):
         self.margin, self.legacy = margin, legacy
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
-        squared = (a - b.reshape(a.shape))[..., None].flatten(1).square().sum(1)
+        squared = (a - like(b, a))[..., None].flatten(1).square().sum(1)
         if self.legacy:
             apart = F.relu(self.margin - squared)
         else:

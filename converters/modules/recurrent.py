@@ -21,7 +21,8 @@ def unbroken(cont: Tensor) -> bool:
 
 def whole(x: Tensor, state: Tensor, cell: Tensor, weight_x: Tensor, weight_h: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x [T, N, F], state and cell [N, D] -> states, last state and cell by torch's own LSTM, whose gates are input, forget, candidate, output."""
-    gates = [t.unflatten(0, (4, -1))[[0, 1, 3, 2]].flatten(0, 1) for t in (weight_x, weight_h, bias)]
+    parts = (t.chunk(4) for t in (weight_x, weight_h, bias))
+    gates = [torch.cat((keep, forget, candidate, give)) for keep, forget, give, candidate in parts]
     made: tuple[Tensor, Tensor, Tensor] = torch.lstm(x, (state[None], cell[None]), [*gates, torch.zeros_like(bias)], True, 1, 0.0, True, False, False)
     return made
 
