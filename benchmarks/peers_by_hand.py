@@ -48,7 +48,8 @@ def smooth(beta: float) -> Callable[..., Tensor]:
     def loss(x: Tensor, y: Tensor, inside: Tensor | None = None, outside: Tensor | None = None) -> Tensor:
         if inside is None or outside is None:
             return F.smooth_l1_loss(x, y, reduction="sum", beta=beta) / len(x)
-        return (F.smooth_l1_loss(x * inside, y * inside, reduction="none", beta=beta) * outside).sum() / len(x)
+        difference = (x - y) * inside  # as Caffe: of near values it is exact, which x * inside - y * inside is not
+        return (F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=beta) * outside).sum() / len(x)
 
     return loss
 

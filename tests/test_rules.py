@@ -51,6 +51,31 @@ def test_only_a_written_loss_weight_moves_to_the_split(weight: str, counted: flo
     assert [w for _, w in net.graph.losses] == [counted]
 
 
+def test_a_batch_that_does_not_fall_into_equal_parts_is_refused() -> None:
+    net = net_of('layer { name: "s" type: "Slice" bottom: "x0" top: "a" top: "b" slice_param { axis: 0 } }', (4, 3))
+    assert net.blobs({"x0": torch.zeros(6, 3)})["b"].shape == (3, 3)
+    with pytest.raises(NetError, match="7 does not fall into 2 equal parts"):
+        net.blobs({"x0": torch.zeros(7, 3)})
+
+
+@pytest.mark.parametrize("axis", [None, 1, -1])
+@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("valued", [False, True])
+def test_of_equal_values_the_last_is_the_largest(axis: int | None, top: int, valued: bool) -> None:
+    """Caffe sorts pairs of value and index, the larger first."""
+    x = torch.randint(0, 3, (2, 7, 5), generator=torch.Generator().manual_seed(0)).float()
+    fields = f"{'' if axis is None else f'axis: {axis}'} top_k: {top} out_max_val: {str(valued).lower()}"
+    made = net_of(f'layer {{ name: "m" type: "ArgMax" bottom: "x0" top: "y" argmax_param {{ {fields} }} }}', x.shape).blobs({"x0": x})["y"]
+    rows = x.flatten(1) if axis is None else x.movedim(axis, -1)
+    best = [sorted(((v, i) for i, v in enumerate(row)), reverse=True)[:top] for row in rows.reshape(-1, rows.shape[-1]).tolist()]
+    value, place = torch.tensor(best).unbind(2)
+    if axis is None:
+        want = torch.stack((place, value), 1) if valued else place[:, None]
+    else:
+        want = (value if valued else place).reshape(*rows.shape[:-1], top).movedim(-1, axis)
+    torch.testing.assert_close(made, want, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("view", ["Flatten", "Reshape", "Concat", "Slice"])
 def test_memory_is_shared_as_caffe_shares_it(view: str) -> None:
     """A ReLU in place on the view is seen through the blob that it views, whatever the view's first axis."""

@@ -37,7 +37,12 @@ class SliceEqual(nn.Module):
         self.parts, self.dim = parts, dim
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        pieces = x.unflatten(self.dim, (self.parts, -1)).unbind(self.dim)
+        if torch.compiler.is_exporting():  # a chunk's size would be fixed in the file, for a free batch too
+            pieces = x.unflatten(self.dim, (self.parts, -1)).unbind(self.dim)
+        elif x.shape[self.dim] % self.parts:
+            raise ValueError(f"axis {self.dim} of {x.shape[self.dim]} does not fall into {self.parts} equal parts")
+        else:
+            pieces = x.chunk(self.parts, self.dim)
         return pieces if self.parts > 1 else pieces[0]
 
 
