@@ -24,7 +24,6 @@ from converters.modules import (
     metrics,
     normalization,
     pooling,
-    pyramid,
     recurrent,
     reduction,
     regions,
@@ -156,8 +155,8 @@ def poolings() -> list[Row]:
         Row("MAX pooling with its mask", mask, "F.max_pool2d(return_indices=True)", by_hand.with_mask, (x,)),
         Row("STOCHASTIC pooling, training", drawn, "F.unfold, torch.multinomial", by_hand.drawn, (x.abs(),), random=True),
         Row("STOCHASTIC pooling, inference", expected, "avg_pool2d by hand", by_hand.expected, (x.abs(),)),
-        Row("SPP, MAX", pyramid.SPP(3), "F.adaptive_max_pool2d", lambda x: by_hand.pyramid(x, F.adaptive_max_pool2d), (x,)),
-        Row("SPP, AVE", pyramid.SPP(3, True), "F.adaptive_avg_pool2d", lambda x: by_hand.pyramid(x, F.adaptive_avg_pool2d), (x,)),
+        Row("SPP, MAX", pooling.SPP(3), "F.adaptive_max_pool2d", lambda x: by_hand.pyramid(x, F.adaptive_max_pool2d), (x,)),
+        Row("SPP, AVE", pooling.SPP(3, True), "F.adaptive_avg_pool2d", lambda x: by_hand.pyramid(x, F.adaptive_avg_pool2d), (x,)),
     ]
 
 

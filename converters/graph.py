@@ -135,8 +135,8 @@ class Graph:
         return sum(step.recipe.macs for step in self.steps)
 
 
-def resolve(net: Net, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
-    """The graph of a net. `shapes` replace those of the data layers' tops, by blob.
+def resolve(net: Net, shapes: Mapping[str, Sequence[int]] | None = None, *, strict: bool = True) -> Graph:
+    """The graph of a net. `shapes` replace those of the data layers' tops, by blob; if `strict`, none may be of another blob.
 
     UnsupportedLayer lists every layer without a rule, with its place; NetError tells the first that Caffe would refuse.
     """
@@ -144,6 +144,10 @@ def resolve(net: Net, shapes: Mapping[str, Sequence[int]] | None = None) -> Grap
     builder = _Builder(net, {k: tuple(v) for k, v in (shapes or {}).items()})
     for layer, rule, key in zip(net.layers, found, builder.keys, strict=True):
         builder.add(layer, rule, key)
+    strange = next((blob for blob in builder.given if blob not in builder.fed), None)
+    if strict and strange is not None:
+        inputs = ", ".join(builder.fed) or "it has none"
+        raise NetError(f"a shape is given for {strange!r}, which is no input of the net: {inputs}")
     return builder.graph()
 
 

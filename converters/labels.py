@@ -9,7 +9,7 @@ from typing import Any
 
 from .graph import Graph, Step, Value
 
-_ALONG_AXIS = ("SoftmaxWithLoss", "InfogainLoss", "Accuracy")
+_ALONG_AXIS = ("SoftmaxWithLoss", "InfogainLoss", "Accuracy", "SoftmaxWithLossOHEM", "FocalLoss", "SoftmaxFocalLoss")
 _BEHIND_BATCH = ("HingeLoss", "MultinomialLogisticLoss")
 
 
@@ -36,6 +36,8 @@ def labels_of(step: Step) -> Labels | None:
         classes = step.bottom_shapes[0][step.recipe.args["axis"]]
     elif step.type in _BEHIND_BATCH:
         classes = prod(step.bottom_shapes[0][1:])
+    elif step.type == "CenterLoss":
+        classes = step.recipe.args["classes"]
     else:
         return None
     return Labels(step, step.bottoms[1], classes, step.recipe.args.get("ignore_label"))

@@ -101,7 +101,12 @@ def load(
 
     A .caffemodel in its place gives the net that it carries, and its weights.
     """
-    net = build(resolve(prototxt, phase, stages, level, shapes))
+    return filled(resolve(prototxt, phase, stages, level, shapes), prototxt, weights)
+
+
+def filled(graph: Graph, prototxt: str | Path | Message, weights: str | Path | Mapping[str, Sequence[Any]] | None) -> CaffeNet:
+    """The net of a graph with weights, or with those that a .caffemodel in place of the prototxt carries."""
+    net = build(graph)
     if weights is None and not isinstance(prototxt, Message) and is_binary(prototxt):
         weights = prototxt
     if weights is not None:

@@ -19,11 +19,13 @@ def resolve(
     stages: Sequence[str] = (),
     level: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    strict: bool = True,
 ) -> Graph:
-    """The graph of a prototxt (a path or a message), without torch and without allocating any weights."""
+    """The graph of a prototxt (a path or a message), without torch and without allocating any weights; graph.resolve has the details."""
     state = State(phase, level, tuple(stages))
     net = net_of(prototxt, state) if isinstance(prototxt, Message) else read_net(prototxt, state)
-    return graphs.resolve(net, shapes)
+    return graphs.resolve(net, shapes, strict=strict)
 
 
 def refuse_empty(graph: Graph, path: str | Path) -> None:

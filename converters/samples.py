@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 from .graph import Graph, Step, Value
+from .labels import labels_of
 from .recipe import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Layers that read whole numbers, by type: the bottom, and where the number of classes stands.
-_LABELS = {"SoftmaxWithLoss": 1, "Accuracy": 1, "InfogainLoss": 1, "HingeLoss": 1, "MultinomialLogisticLoss": 1}
 _PASSING = ("Slice", "Split", "Reshape", "Flatten", "Concat", "Silence", "Crop")
 
 
@@ -51,9 +49,9 @@ def _classes(graph: Graph, value: Value) -> int:
 
 
 def _classes_of(step: Step, i: int) -> int:
-    if _LABELS.get(step.type) == i:
-        axis = step.recipe.args.get("axis", 1)
-        return int(step.bottom_shapes[0][axis]) if axis is not None and axis < len(step.bottom_shapes[0]) else prod(step.bottom_shapes[0][1:])
+    labels = labels_of(step)
+    if labels is not None and i == 1:
+        return labels.classes
     if step.type == "Embed":
         return int(step.params[0].blob.shape[0])
     if (step.type in ("LSTM", "RNN") and i == 1) or (step.type in ("ContrastiveLoss", "LSTMUnit", "Filter") and i == 2):

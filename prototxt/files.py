@@ -134,6 +134,11 @@ def find_file(name: str, beside: Path | None) -> Path:
 _roots: list[Path] = []
 
 
+def confined_to() -> Path | None:
+    """The folder to which `confine` keeps this process."""
+    return _roots[0] if _roots else None
+
+
 def confine(root: str | Path | None) -> None:
     """From now on no name that stands inside a file may lead out of the folder `root`, by `..` or by a link; None lifts this.
 

@@ -26,7 +26,7 @@ from converters.comparison.runners import Runner, TorchRunner, Unavailable, base
 from converters.comparison.runners.pytorch import NetRunner, exported
 from converters.comparison.runners.saved import Sampled, save_run
 from converters.comparison.statistics import TOLERANCES, Facts, compare_blob
-from prototxt import DecantError, parse_text
+from prototxt import DecantError, NetError, parse_text
 
 LENET, WEIGHTS = CORPUS / "nets/lenet-deploy.prototxt", CORPUS / "nets/lenet-deploy.caffemodel"
 SMALL = """
@@ -460,7 +460,7 @@ def test_a_broken_model_is_a_row_and_the_rest_goes_on(tmp_path: Path, monkeypatc
     asked = Comparison("", report=tmp_path / "out", shapes={"data": (3, 4)})
     with pytest.raises(DecantError, match="--input, --scale cannot be the same"):
         many.compare_all(zoo, (), Comparison("", input=LENET, scale=2.0), 1, rows.append)
-    monkeypatch.setattr(many, "_roots", [zoo.resolve()])
+    monkeypatch.setattr(many, "confined_to", zoo.resolve)
     found = many.compare_all(zoo, ("torch",), asked, 3, rows.append)
     by_name = {row.name: row for row in found}
     assert bool(by_name["good"])
@@ -478,6 +478,15 @@ def test_a_broken_model_is_a_row_and_the_rest_goes_on(tmp_path: Path, monkeypatc
     again = many.compare_all(zoo, ("torch",), asked, 1, rows.append)
     assert started == ["damaged", "outside", "unknown"]
     assert [row.problem for row in again if row.name == "unknown"] == ["its process was killed by signal 11"]
+
+
+def test_a_shape_of_no_input_is_refused() -> None:
+    """A typing mistake in --shape; what is fed to the other side alone is none."""
+    for asked in (converters.resolve, converters.load):
+        with pytest.raises(NetError, match="'dta', which is no input of the net: data"):
+            asked(LENET, shapes={"dta": (2, 1, 28, 28)})
+    with pytest.raises(DecantError, match="'dta', which is no input of either side: data"):
+        compare(LENET, "exported", context=sources.Context(shapes={"dta": (2, 1, 28, 28)}))
 
 
 def test_models_are_found_with_their_recordings(tmp_path: Path) -> None:

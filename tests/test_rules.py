@@ -14,7 +14,8 @@ from converters import to_onnx
 from converters.comparison.runners.onnx_files import OnnxRuntimeRunner
 from converters.net import CaffeNet
 from converters.registry import rules
-from prototxt import DecantError, NetError, parse_text
+from converters.samples import sample_inputs
+from prototxt import DataError, DecantError, NetError, parse_text
 
 
 def net_of(layers: str, *shapes: tuple[int, ...], phase: str = "TEST") -> CaffeNet:
@@ -108,6 +109,29 @@ def test_padding_on_one_axis_clips_both(kernel: tuple[int, int], stride: int, pa
     field = f"kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride: {stride} pad_h: {pad[0]} pad_w: {pad[1]}"
     net = net_of(f'layer {{ name: "p" type: "Pooling" bottom: "x0" top: "y" pooling_param {{ {field} }} }}', (1, 1, 6, 8))
     torch.testing.assert_close(net.blobs({"x0": x})["y"][0, 0], pooled(x[0, 0], kernel, stride, pad))
+
+
+def test_flattening_no_axis_adds_one() -> None:
+    """Caffe joins the axes from `axis` to `end_axis`; of none the count is 1."""
+    net = net_of('layer { name: "f" type: "Flatten" bottom: "x0" top: "y" flatten_param { axis: 2 end_axis: 1 } }', (2, 3, 5))
+    assert net.blobs({"x0": torch.zeros(2, 3, 5)})["y"].shape == net.graph.blob_shapes["y"] == (2, 3, 1, 5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        '"FocalLoss" focal_loss_param { alpha: 1 gamma: 2 } loss_param { ignore_label: 9 }',
+        '"SoftmaxWithLossOHEM" loss_param { ignore_label: 9 }',
+        '"CenterLoss" center_loss_param { num_output: 5 }',
+    ],
+)
+def test_labels_of_forks_losses_are_classes(loss: str) -> None:
+    net = net_of(f'layer {{ name: "l" type: {loss} bottom: "x0" bottom: "x1" top: "y" }}', (40, 5), (40,))
+    drawn = sample_inputs(net.graph)["x1"]
+    assert set(drawn.tolist()) == {0, 1, 2, 3, 4}
+    drawn[7] = 5
+    with pytest.raises(DataError, match="sample 7: label 5 is none of 5 classes"):
+        net.blobs({"x0": torch.zeros(40, 5), "x1": drawn})
 
 
 def test_a_zero_copies_an_axis_behind_those_that_are_reshaped() -> None:

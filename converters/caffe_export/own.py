@@ -15,7 +15,6 @@ from ..modules import (
     metrics,
     normalization,
     pooling,
-    pyramid,
     recurrent,
     reduction,
     rows,
@@ -172,7 +171,7 @@ def _masked_pool(call: Call) -> Any:
     return call.writer.add("Pooling", [call.x], shapes, pooling_param=fields)
 
 
-@module(pyramid.SPP)
+@module(pooling.SPP)
 def _pyramid_pool(call: Call) -> Blob:
     m = call.module
     return call.one("SPP", [call.x], spp_param={"pyramid_height": m.height, "pool": "AVE" if m.average else "MAX"})

@@ -72,5 +72,5 @@ def _inputs(asked: Comparison, context: Context) -> Mapping[str, Array] | None:
     if explaining:
         from ..resolution import resolve
 
-        graph = resolve(explaining, asked.phase, asked.stages, asked.level, asked.shapes)
+        graph = resolve(explaining, asked.phase, asked.stages, asked.level, asked.shapes, strict=False)
     return read_inputs(asked.input, graph, asked.mean, asked.scale)

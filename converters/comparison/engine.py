@@ -84,6 +84,7 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
     told = "given inputs"
     if not feed and recorded:
         feed, told = recorded[0].feed(), f"the inputs of {recorded[0].name}"
+    wanted = context.shapes
     context = context.with_(shapes={**{name: value.shape for name, value in feed.items()}, **context.shapes})
     explaining = _net(net, given, context)
     order = sorted((i for i in (0, 1) if ready[i] is None), key=lambda i: _rank(given[i]))
@@ -100,6 +101,9 @@ def paired(a: Any, b: Any, inputs: Mapping[str, Any] | None, net: Any, context: 
             one.inner = one.inner or one.outputs
     if not feed:
         feed, told = _seeded(first, second, explaining, context.seed)
+    strange = [name for name in wanted if name not in (*first.inputs, *second.inputs)]
+    if strange:
+        raise DecantError(f"a shape is given for {strange[0]!r}, which is no input of either side: {', '.join(first.inputs)}")
     missing = [name for runner in (first, second) if not runner.recorded for name in runner.inputs if name not in feed]
     if missing:
         raise DecantError(f"the input {missing[0]!r} is not fed; the feed has {', '.join(feed) or 'nothing'}")

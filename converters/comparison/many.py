@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt import DecantError, FileProblem, FormatError
-from prototxt.files import _roots, read_file, write_file
+from prototxt.files import confined_to, read_file, write_file
 
 from .results import plain
 
@@ -170,7 +170,7 @@ def _refuse(given: Mapping[str, Any]) -> None:
 
 def _run_all(work: Sequence[tuple[Model, dict[str, Any]]], target: Path, jobs: int, show: Callable[[Row], object]) -> list[Row]:
     rows: dict[str, Row] = {}
-    root = str(_roots[0]) if _roots else ""  # of this process; the others are confined to the same
+    root = str(confined_to() or "")  # of this process; the others are confined to the same
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
         threads = max(1, (os.cpu_count() or 1) // max(1, jobs))

@@ -96,15 +96,16 @@ class Context:
         """The net of a prototxt, loaded once for the same shapes."""
         import torch
 
-        from ..net import load
-        from ..resolution import refuse_empty
+        from ..net import filled
+        from ..resolution import refuse_empty, resolve
 
         key = (path, weights, tuple(sorted((blob, tuple(shape)) for blob, shape in self.shapes.items())))
         nets = self._held.nets
         if key not in nets:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                net = load(path, weights or None, self.phase, self.stages, self.level, self.shapes)
+                graph = resolve(path, self.phase, self.stages, self.level, self.shapes, strict=False)  # shapes of all that is fed, to any side
+                net = filled(graph, path, weights or None)
             refuse_empty(net.graph, path)
             nets[key] = net
         return nets[key]

@@ -21,7 +21,6 @@ FAMILIES = {  # a file of converters/layers -> what a colour of the picture stan
     "normalization": "norm",
     "scale": "norm",
     "pooling": "pool",
-    "pyramid": "pool",
     "activation": "activation",
     "softmax": "activation",
     "losses": "head",

@@ -1,8 +1,9 @@
-"""Pooling: MAX with and without mask, AVE, STOCHASTIC; every rule for the output size.
+"""Pooling: MAX with and without mask, AVE, STOCHASTIC, pyramids; every rule for the output size.
 
 out = ceil((in + 2 pad - k) / stride) + 1 (floor with round_mode FLOOR); with padding on either axis, a last window that starts outside
 of the image and its near padding is dropped. torch's ceil_mode agrees but for two cases, which get modules of ours: pad > k / 2, and
-empty windows, which are refused. AVE divides by the window clipped to the padded image (`ave-pad-ceil`).
+empty windows, which are refused. AVE divides by the window clipped to the padded image (`ave-pad-ceil`). SPP is pooling on several levels:
+He et al., Spatial Pyramid Pooling in Deep Convolutional Networks, 2014.
 """
 
 from __future__ import annotations
@@ -53,6 +54,31 @@ def pooling(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     top = (*shape[:2], *size)
     macs = prod(top) * prod(kernel)
     return Recipe(module, args, (top,) * len(layer.tops), macs=0 if p.pool == "MAX" else macs)
+
+
+@layer("SPP", in_place="the pyramid has another shape")
+def spp(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
+    """[N, C, H, W] -> [N, C * bins], level l with 2^l x 2^l bins as far as Caffe's windows reach; one level alone is [N, C, 1, 1]."""
+    p, shape = layer.spec.spp_param, shapes[0]
+    if len(shape) != 4 or min(shape[2:]) < 1:
+        raise NetError(f"pools a blob of 4 axes, not {list(shape)}")
+    if p.pool not in ("MAX", "AVE"):
+        raise NetError(f"pool {p.pool} has no windows with padding; write MAX or AVE")
+    if not 1 <= p.pyramid_height <= 31:
+        raise NetError(f"pyramid_height {p.pyramid_height}: at least 1, and 2^height bins a side at most 2^31")
+    sizes = [tuple(_level(size, 2**level) for size in shape[2:]) for level in range(p.pyramid_height)]
+    args = {"height": p.pyramid_height, "average": p.pool == "AVE"}
+    top = (*shape[:2], 1, 1) if len(sizes) == 1 else (shape[0], shape[1] * sum(map(prod, sizes)))
+    return Recipe("pooling.SPP", args, (top,), macs=prod(shape) * len(sizes) if p.pool == "AVE" else 0)
+
+
+def _level(size: int, bins: int) -> int:
+    """How many windows of a level lie along an axis."""
+    kernel = -(-size // bins)
+    pad = (kernel * bins - size + 1) // 2
+    if pad >= kernel:
+        raise NetError(f"a level of {bins} bins for {size} values has windows of {kernel} padded by {pad}, which Caffe refuses; lower pyramid_height")
+    return _size(size, kernel, kernel, pad, ceil=True, padded=pad > 0)
 
 
 def _one(sizes: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -58,11 +58,13 @@ def split(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 @layer("Flatten", shares="always", in_place="Caffe refuses that")
 def flatten(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """Joins the axes from `axis` to `end_axis` into one."""
+    """Joins the axes from `axis` to `end_axis` into one: none of them, where that is the axis before, into a new one of size 1."""
     p = layer.spec.flatten_param
     axis, end = axis_of(p.axis, len(shapes[0])), axis_of(p.end_axis, len(shapes[0]), what="end_axis")
-    if end < axis:
+    if end < axis - 1:
         raise NetError(f"end_axis {end} comes before axis {axis}")
+    if end < axis:
+        return Recipe("forks.Unsqueeze", {"axis": axis}, ((*shapes[0][:axis], 1, *shapes[0][axis:]),))
     top = (*shapes[0][:axis], prod(shapes[0][axis : end + 1]), *shapes[0][end + 1 :])
     return Recipe("nn.Flatten", {"start_dim": axis, "end_dim": end - len(shapes[0])}, (top,))
 

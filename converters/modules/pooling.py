@@ -1,10 +1,17 @@
-"""Caffe's pooling where torch's modules do not reach: padding above half the kernel, masks, stochastic pooling."""
+"""Caffe's pooling where torch's modules do not reach: padding above half the kernel, masks, stochastic pooling, pyramids."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def windows(size: int, kernel: int, stride: int, pad: int, ceil: bool, padded: bool) -> int:
+    """How many windows there are along an axis; of a padded image, the last is dropped if it starts behind the image and its near padding."""
+    span = size + 2 * pad - kernel
+    count = (-(-span // stride) if ceil else span // stride) + 1
+    return count - 1 if padded and (count - 1) * stride >= size + pad else count
 
 
 class WidePool2d(nn.Module):
@@ -23,11 +30,7 @@ class WidePool2d(nn.Module):
     def far_padding(self, size: int, axis: int) -> int:
         """What to pad behind the image, so that the last window fits exactly."""
         kernel, stride, pad = self.kernel_size[axis], self.stride[axis], self.padding[axis]  # type: ignore[index]
-        span = size + 2 * pad - kernel
-        windows = (-(-span // stride) if self.ceil_mode else span // stride) + 1
-        if any(self.padding) and (windows - 1) * stride >= size + pad:
-            windows -= 1
-        return (windows - 1) * stride + kernel - size - pad
+        return (windows(size, kernel, stride, pad, self.ceil_mode, any(self.padding)) - 1) * stride + kernel - size - pad
 
     def padded(self, x: Tensor, value: float) -> Tensor:
         """[N, C, H, W] with the padding that the windows need; negative padding cuts what no window reaches."""
@@ -94,3 +97,42 @@ class StochasticPool2d(WidePool2d):
         threshold = torch.rand_like(total) * total * (kernel[0] * kernel[1])
         drawn = (windows.cumsum(-1) < threshold[..., None]).sum(-1).clamp(max=windows.shape[-1] - 1)
         return windows.gather(-1, drawn[..., None]).squeeze(-1)
+
+
+class SPP(nn.Module):
+    """[N, C, H, W] pooled by `height` levels of 2^l x 2^l windows, flattened and joined; windows of ceil(size / bins) without overlap.
+
+    The average divides by the part of a window inside the image and the padding of its near sides.
+    """
+
+    def __init__(self, height: int, average: bool = False) -> None:
+        super().__init__()
+        self.height, self.average = height, average
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [self.level(x, 2**i) for i in range(self.height)]
+        return levels[0] if self.height == 1 else torch.cat([level.flatten(1) for level in levels], 1)
+
+    def level(self, x: Tensor, bins: int) -> Tensor:
+        rows, columns = self.level_windows(x.shape[2], bins), self.level_windows(x.shape[3], bins)
+        kernel, padding = (rows[0], columns[0]), (columns[1], columns[2], rows[1], rows[2])
+        if not self.average:
+            return F.max_pool2d(F.pad(x, padding, value=float("-inf")) if any(padding) else x, kernel)
+        if not any(padding):
+            return F.avg_pool2d(x, kernel) if torch.compiler.is_exporting() else F.adaptive_avg_pool2d(x, bins)
+        total = F.avg_pool2d(F.pad(x, padding), kernel) * (kernel[0] * kernel[1])
+        return total / (self.extents(x.shape[2], rows, x)[:, None] * self.extents(x.shape[3], columns, x))
+
+    @staticmethod
+    def level_windows(size: int, bins: int) -> tuple[int, int, int]:
+        """Width of the windows along an axis, and what to pad before and behind it so that the last one fits."""
+        kernel = -(-size // bins)
+        pad = (kernel * bins - size + 1) // 2
+        return kernel, pad, windows(size, kernel, kernel, pad, True, pad > 0) * kernel - size - pad
+
+    @staticmethod
+    def extents(size: int, level: tuple[int, int, int], like: Tensor) -> Tensor:
+        """Extent of each window along an axis, without the padding behind the image that the near side does not have; [count]."""
+        kernel, pad, far = level
+        start = torch.arange(0, size + pad + far, kernel, device=like.device)
+        return ((start + kernel).clamp(max=size + 2 * pad) - start).to(like.dtype)
