@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prototxt import FileProblem, NetError
 from prototxt.binary import is_binary
@@ -19,6 +19,10 @@ from . import graph as graphs
 from .graph import Graph
 from .preprocessing import Preprocessing, declared
 from .resolution import refuse_empty
+
+if TYPE_CHECKING:
+    from .net import CaffeNet
+    from .proof import ProofCard
 
 _GENERIC = {"deploy", "train_val", "train", "test", "net", "model", "trainval"}
 
@@ -46,12 +50,47 @@ class Conversion:
     """What was written, and the card. Truthy if the card is."""
 
     graph: Graph
-    card: Any
+    card: ProofCard
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
     def __bool__(self) -> bool:
         return bool(self.card)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One conversion: what it reads, and where its results go."""
+
+    prototxt: Path
+    weights: Path | None
+    options: Options
+    stage: Callable[[str], Any]
+    graph: Graph
+    prepared: Preprocessing
+    folder: Path
+    name: str
+
+    def path(self, suffix: str) -> Path:
+        """A file of the results."""
+        return self.folder / f"{self.name}{suffix}"
+
+    @property
+    def baked(self) -> Preprocessing | None:
+        """The preprocessing that the ONNX file holds."""
+        return self.prepared if self.options.bake_preprocessing else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one part of a conversion adds to the results."""
+
+    files: tuple[Path, ...] = ()
+    measured: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: _Made) -> _Made:
+        return _Made(self.files + other.files, self.measured + other.measured, self.notes + other.notes)
 
 
 def convert(
@@ -61,75 +100,103 @@ def convert(
 
     `stage(text)` is a context manager around each long part; `show(graph)` is called once shapes are known.
     """
-    weights = weights or (prototxt if is_binary(prototxt) else None)
+    job = _read(prototxt, weights, folder, options, stage)
+    show(job.graph)
+    for path in (*([job.weights] if job.weights else ()), *options.golden):
+        check_file(path)
+    with stage("loading PyTorch"):
+        from . import proof
+    net, filled = _built(job)
+    golden = _Made()
+    if options.golden:
+        with stage("comparing with Caffe's numbers"):
+            golden = _Made(measured=tuple(proof.against_golden(net, path) for path in options.golden))
+    _make_folder(job.folder)
+    _clear(job)
+    made = _source_files(job, net) + golden + (_onnx_file(job, net) if options.onnx else _Made()) + filled
+    card = _card(job, made)
+    files = (*made.files, job.path(".proof.txt"), job.path(".proof.json"))
+    if options.page:
+        with stage("comparing blob by blob"):
+            shown = job.path(".onnx") if options.onnx and not options.bake_preprocessing else job.path(".py")
+            files = (*files, _page(net, shown, card, job.path(".proof.html")))
+    return Conversion(job.graph, card, files, card.notes)
+
+
+def _read(prototxt: Path, weights: Path | None, folder: Path | None, options: Options, stage: Callable[[str], Any]) -> _Job:
+    """What stands in the files, without torch."""
     source = read_net(prototxt, State(options.phase, options.level, options.stages))
     graph = graphs.resolve(source, options.shapes)
     refuse_empty(graph, prototxt)
-    show(graph)
-    for path in (*([weights] if weights else ()), *options.golden):
-        check_file(path)
     first = graph.blob_shapes[graph.inputs[0]] if graph.inputs else ()
     prepared = declared(source, channels=first[1] if len(first) == 4 else 3, mean=options.mean, scale=options.scale)
     name = file_name(graph.name, Path(prototxt))
-    with stage("loading PyTorch"):
+    return _Job(prototxt, weights or (prototxt if is_binary(prototxt) else None), options, stage, graph, prepared, folder or Path(name), name)
+
+
+def _built(job: _Job) -> tuple[CaffeNet, _Made]:
+    """The net with its weights, and what is to be said of them."""
+    with job.stage("building the module"):
         import torch
 
-        from . import opencv, proof
         from .net import build
-        from .onnx_export import to_onnx
-        from .source import to_source
-    with stage("building the module"):
-        torch.manual_seed(options.seed)
-        net = build(graph)
-        copied = net.load(weights) if weights else None
-        warmed = weights is None and _warm_up(net)
-    golden = []
-    if options.golden:
-        with stage("comparing with Caffe's numbers"):
-            golden = [proof.against_golden(net, path) for path in options.golden]
-    folder = _folder(folder or Path(name))
-    _clear(folder, name)
-    with stage("writing source and weights"):
-        python, tensors = folder / f"{name}.py", folder / f"{name}.safetensors"
+
+        torch.manual_seed(job.options.seed)
+        net = build(job.graph)
+        copied = net.load(job.weights) if job.weights else None
+        notes = _weights_notes(copied, job.weights, job.options.seed)
+        if copied is None and _warm_up(net):
+            notes.append("BatchNorm's statistics come from one training pass over random inputs")
+    return net, _Made(notes=tuple(notes))
+
+
+def _source_files(job: _Job, net: CaffeNet) -> _Made:
+    """Source, weights and facts, and how far the source is from the module."""
+    from . import proof
+    from .source import to_source
+
+    python, tensors, facts = job.path(".py"), job.path(".safetensors"), job.path(".json")
+    with job.stage("writing source and weights"):
         write_file(python, to_source(net))
         net.save(tensors)
-        facts = folder / f"{name}.json"
-        write_file(facts, json.dumps(_facts(graph, prepared), indent=1, allow_nan=False) + "\n")
-    files, notes = [python, tensors, facts], list(graph.notes)
-    with stage("comparing module and source"):
-        measured = [proof.against_source(net, python, tensors), *golden]
-    if options.onnx:
-        target = folder / f"{name}.onnx"
-        with stage("exporting to ONNX"):
-            written = _exported(to_onnx, net, target, prepared if options.bake_preprocessing else None)
-        files.append(target)
-        if not written.dynamic_batch:
-            notes.append("the ONNX file has a fixed batch size: a layer of the net bakes it in")
-        with stage("running the ONNX file"):
-            measured += proof.against_onnx(net, target, prepared if options.bake_preprocessing else None)
-        if options.reader == "opencv":
-            with stage("comparing with OpenCV 4 reading Caffe's files"):
-                files.append(opencv.write_lines(graph, None if options.bake_preprocessing else prepared, target))
-                checked, told = opencv.against_importer(net, prototxt, weights)
-            measured += [checked] if checked else []
-            notes += [told] if told else []
-    notes += _weights_notes(copied, weights, options.seed)
-    notes += ["BatchNorm's statistics come from one training pass over random inputs"] if warmed else []
-    sources = proof.names_of([prototxt, *([weights] if weights not in (None, prototxt) else [])])
+        write_file(facts, json.dumps(_facts(job.graph, job.prepared), indent=1, allow_nan=False) + "\n")
+    with job.stage("comparing module and source"):
+        measured = proof.against_source(net, python, tensors)
+    return _Made((python, tensors, facts), (measured,), job.graph.notes)
+
+
+def _onnx_file(job: _Job, net: CaffeNet) -> _Made:
+    """The ONNX file, how far its readers are from the module, and by choice the lines for OpenCV."""
+    from . import opencv, proof
+
+    target = job.path(".onnx")
+    with job.stage("exporting to ONNX"):
+        written = _exported(net, target, job.baked)
+    notes = () if written.dynamic_batch else ("the ONNX file has a fixed batch size: a layer of the net bakes it in",)
+    with job.stage("running the ONNX file"):
+        made = _Made((target,), tuple(proof.against_onnx(net, target, job.baked)), notes)
+    if job.options.reader != "opencv":
+        return made
+    with job.stage("comparing with OpenCV 4 reading Caffe's files"):
+        lines = opencv.write_lines(job.graph, None if job.baked else job.prepared, target)
+        checked, told = opencv.against_importer(net, job.prototxt, job.weights)
+    return made + _Made((lines,), (checked,) if checked else (), (told,) if told else ())
+
+
+def _card(job: _Job, made: _Made) -> ProofCard:
+    """The proof card, written."""
+    from . import proof
+
+    sources = proof.names_of([job.prototxt, *([job.weights] if job.weights not in (None, job.prototxt) else [])])
     card = proof.ProofCard(
-        name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", tuple(measured), tuple(notes)
+        job.name, sources, proof.versions(), "inputs drawn from N(0, 1), labels from the classes, seed 0", made.measured, made.notes
     )
-    write_file(folder / f"{name}.proof.txt", card.text())
-    write_file(folder / f"{name}.proof.json", json.dumps(card.to_dict(), indent=1, allow_nan=False) + "\n")
-    files += [folder / f"{name}.proof.txt", folder / f"{name}.proof.json"]
-    if options.page:
-        with stage("comparing blob by blob"):
-            made = target if options.onnx and not options.bake_preprocessing else python
-            files.append(_page(net, made, card, folder / f"{name}.proof.html"))
-    return Conversion(graph, card, tuple(files), tuple(notes))
+    write_file(job.path(".proof.txt"), card.text())
+    write_file(job.path(".proof.json"), json.dumps(card.to_dict(), indent=1, allow_nan=False) + "\n")
+    return card
 
 
-def _page(net: Any, made: Path, card: Any, path: Path) -> Path:
+def _page(net: CaffeNet, made: Path, card: ProofCard, path: Path) -> Path:
     """The page of one comparison: a file that was written, against the module."""
     from .comparison.engine import compare
     from .comparison.page import write_page
@@ -147,18 +214,17 @@ def file_name(net_name: str, prototxt: Path) -> str:
     return "net"
 
 
-def _folder(folder: Path) -> Path:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise FileProblem(f"{folder}: cannot be made a folder for the results: {exc.strerror}") from exc
-    return folder
 
 
-def _clear(folder: Path, name: str) -> None:
+def _clear(job: _Job) -> None:
     """Take away the proof of an earlier conversion, and its ONNX file: should this one fail, none of them may stand beside the new weights."""
-    proofs = [folder / f"{name}.proof.{suffix}" for suffix in ("html", "json", "txt")]
-    stale = [folder / f"{name}.onnx", folder / f"{name}.opencv.py", *proofs] if any(path.exists() for path in proofs) else []
+    proofs = [job.path(f".proof.{suffix}") for suffix in ("html", "json", "txt")]
+    stale = [job.path(".onnx"), job.path(".opencv.py"), *proofs] if any(path.exists() for path in proofs) else []
     for path in stale:
         try:
             path.unlink(missing_ok=True)
@@ -166,25 +232,26 @@ def _clear(folder: Path, name: str) -> None:
             raise FileProblem(f"{path}: of an earlier conversion, cannot be removed: {exc.strerror}") from exc
 
 
-def _exported(to_onnx: Callable[..., Any], net: Any, target: Path, prepared: Preprocessing | None) -> Any:
+def _exported(net: CaffeNet, target: Path, prepared: Preprocessing | None) -> Any:
+    from .onnx_export import to_onnx
+
     try:
         return to_onnx(net, target, prepared)
     except NetError as exc:
         raise NetError(f"{exc}\nsource and weights are written; --no-onnx leaves the rest out") from exc
 
 
-def _warm_up(net: Any) -> bool:
+def _warm_up(net: CaffeNet) -> bool:
     """Give an untrained net's BatchNorm statistics, by one training pass; all zeros, as Caffe leaves them, blow up layer by layer."""
     import torch
 
+    from .modes import modes_kept
     from .samples import sample_inputs
 
     if not any(step.type == "BatchNorm" for step in net.graph.steps):
         return False
-    mode = net.module.training
-    with torch.no_grad():
+    with torch.no_grad(), modes_kept(net.module):
         net.module.train()(*sample_inputs(net.graph).values())
-    net.module.train(mode)
     return True
 
 

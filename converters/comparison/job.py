@@ -72,7 +72,7 @@ def converted(job: dict[str, Any]) -> Row:
     asked = Options(**options | {"stages": tuple(options["stages"]), "mean": tuple(options["mean"]), "golden": golden})
     done = convert(Path(job["prototxt"]), weights, Path(job["folder"]), asked, lambda text: contextlib.nullcontext(), lambda graph: None)
     measured = [m for m in done.card.measurements if m.error is not None]
-    worst = max(measured, key=lambda m: m.error / m.limit if m.limit else m.error, default=None)
+    worst = max(measured, key=lambda m: (m.error or 0.0) / (m.limit or 1.0), default=None)
     notes = tuple(f"{m.against}: {m.note}" for m in done.card.measurements if m.error is None)
     return Row(
         job["name"],
