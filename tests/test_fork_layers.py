@@ -187,17 +187,58 @@ def test_resizing_equals_a_loop(kind: str, grid: str, generator: torch.Generator
     np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
 
 
+NCHW = 'data_format: "NCHW"'
+
+
+@pytest.mark.parametrize(
+    ("layer", "count", "size"),
+    [  # of [2, 3, 10, 6]
+        ('type: "Interp" interp_param { height: 7 width: 9 zoom_factor: 3 }', 1, (28, 16)),
+        ('type: "Interp" interp_param { height: 7 width: 9 shrink_factor: 3 }', 1, (4, 2)),
+        ('type: "Interp" interp_param { height: 7 width: 9 shrink_factor: 3 zoom_factor: 2 }', 1, (7, 9)),
+        ('type: "Upsample" upsample_param { scale: 2 upsample_h: 19 upsample_w: 11 pad_out_h: true }', 2, (19, 11)),
+        (f'type: "ResizeBilinear" resize_bilinear_param {{ scale_height: 0.7 output_width: 3 {NCHW} }}', 1, (7, 3)),  # 6.9999999 in doubles
+        (f'type: "ResizeNearestNeighbor" resize_nearest_neighbor_param {{ output_height: 4 scale_width: 1.25 {NCHW} }}', 1, (4, 7)),
+        ('type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 stride: 2 }', 1, (4, 2)),
+    ],
+)
+def test_sizes_as_the_forks_tell_them(layer: str, count: int, size: tuple[int, int]) -> None:
+    assert one(layer, *[(2, 3, 10, 6)] * count).graph.blob_shapes["y0"] == (2, 3, *size)
+
+
+@pytest.mark.parametrize("size", [83, 95, 111, 165])
+def test_the_nearest_corner_is_rounded_in_float32(size: int) -> None:
+    x = torch.tensor([[[[0.0, 1]]]])
+    layer = f'type: "ResizeNearestNeighbor" resize_nearest_neighbor_param {{ output_height: 1 output_width: {size} align_corners: true {NCHW} }}'
+    places = np.arange(size, dtype="f") * (np.float32(1) / np.float32(size - 1))
+    assert places[size // 2] < 0.5
+    np.testing.assert_array_equal(run(layer, x)[0].flatten(), places >= 0.5)
+
+
+def test_what_no_filler_fills_is_zero() -> None:
+    for fields in ("frozen: true", "bn_mode: LEARN", "bn_mode: INFERENCE", "decay: 0.1", "momentum: 0.9"):
+        weight, bias = one(f'type: "BN" bn_param {{ {fields} }}', (2, 3, 4, 5)).params()["l"][:2]
+        assert not weight.any()
+        assert not bias.any()
+
+
+@pytest.mark.parametrize("layer", ['type: "ShuffleChannel" shuffle_channel_param { group: 2 }', 'type: "Reverse" reverse_param { axis: 1 }'])
+def test_what_reads_what_it_overwrites_is_refused_in_place(layer: str) -> None:
+    with pytest.raises(DecantError, match="in place"):
+        converters.load(parse_text(f'input: "x" input_shape {{ dim: 1 dim: 4 dim: 2 }} layer {{ name: "l" bottom: "x" top: "x" {layer} }}'))
+
+
 def test_the_forks_lstm_equals_a_loop(generator: torch.Generator) -> None:
     layer = 'type: "Lstm" lstm_param { num_output: 4 batch_size: 2 clipping_threshold: 0.01 }'
     net = one(layer, (6, 3), (6,))
     w, u, b = (torch.randn(s, generator=generator) for s in ((16, 3), (16, 4), (16,)))
     net.load({"l": [w, u, b]})
-    x, clip = torch.randn(6, 3, generator=generator), torch.tensor([0.0, 0, 1, 0, 1, 1])
+    x, clip = torch.randn(6, 3, generator=generator), torch.tensor([0.0, 0, 2, 0, 0.5, 1])  # all but 0 go on
     h, c = np.zeros((2, 4)), np.zeros((2, 4))
     want = []
     for t in range(3):
         for n in range(2):
-            k = float(clip[2 * t + n])
+            k = float(clip[2 * t + n] != 0)
             i, f, o, g = np.split(w.numpy() @ x[2 * t + n].numpy() + u.numpy() @ (k * h[n]) + b.numpy(), 4)
             i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
             c[n] = (f if k else 0) * c[n] + i * np.tanh(g)
@@ -232,6 +273,28 @@ def test_losses_of_hard_examples_equal_loops(generator: torch.Generator) -> None
     assert float(loss) == pytest.approx(sum(want) / 4, rel=1e-5)
 
 
+def test_gradients_of_losses_of_forks_where_they_are_no_derivatives(generator: torch.Generator) -> None:
+    """R-FCN's weights scale no gradient; a label of probability 0 learns as in SoftmaxWithLoss, and one of probability 1 is done."""
+    a, b, w = (2 * torch.randn(5, 3, generator=generator) for _ in range(3))
+    a.requires_grad_(True)
+    run('type: "SmoothL1LossOHEM" loss_param { normalization: NONE }', a, b, w)[0].backward()
+    difference = ((a - b) * w).detach().numpy()
+    np.testing.assert_allclose(a.grad, np.where(abs(difference) < 1, difference, np.sign(difference)), rtol=1e-5)
+
+    label = torch.tensor([0.0, 0, 2])
+    for gamma in (0.0, 0.5, 2.0):
+        x = torch.tensor([[-200.0, 0, 1], [40, 0, 0], [0.5, 2, 1]], requires_grad=True)
+        kind = f'FocalLoss" focal_loss_param {{ alpha: 1 gamma: {gamma} }}' if gamma else 'SoftmaxWithLossOHEM"'
+        (loss,) = run(f'type: "{kind} loss_param {{ normalization: NONE }}', x, label)
+        loss.backward()
+        want = np.zeros((3, 3))
+        for row, k, made in zip(x.detach().softmax(1).double().numpy(), (0, 0, 2), want, strict=True):
+            p = row[k]  # the layer's own backward pass, but for its 0 * inf
+            made[:] = (1 - p) ** gamma * (1 - gamma * p * math.log(max(p, 1.1754944e-38)) / max(1 - p, 1e-30)) * (row - np.eye(3)[k])
+        np.testing.assert_allclose(x.grad, want, atol=1e-5)
+        assert float(loss.detach()) > 87
+
+
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
 def test_focal_loss_equals_a_loop(gamma: float, generator: torch.Generator) -> None:
     x, label = torch.randn(4, 3, 2, generator=generator), torch.tensor([[0.0, 2], [1, 1], [2, -1], [0, 1]])
@@ -260,7 +323,9 @@ def test_center_loss_and_its_own_gradient(generator: torch.Generator) -> None:
 
 def test_l1_loss(generator: torch.Generator) -> None:
     a, b = torch.randn(4, 3, generator=generator), torch.randn(4, 3, generator=generator)
-    assert float(run('type: "L1Loss"', a, b)[0]) == pytest.approx(float((a - b).abs().sum()) / 4, rel=1e-6)
+    for fields, by in (("", 4), ("loss_param { normalization: BATCH_SIZE }", 4), ("loss_param { normalization: FULL }", 12)):
+        assert float(run(f'type: "L1Loss" {fields}', a, b)[0]) == pytest.approx(float((a - b).abs().sum()) / by, rel=1e-6)
+    assert "FULL" in one('type: "L1Loss"', (4, 3), (4, 3)).graph.notes[0]
 
 
 def test_accuracy_of_segmentations_equals_scikit_learns(generator: torch.Generator) -> None:
@@ -465,6 +530,15 @@ def test_fields_that_no_schema_has_are_checked(kind: str, message: str, field: s
         ('type: "Mul"', [(2, 3), (2, 1)], "Scale broadcasts"),
         ('type: "Reorg" reorg_param { stride: 2 }', [(2, 6, 4, 4)], "channels of 2"),
         ('type: "Lstm" lstm_param { num_output: 4 }', [(5, 1, 3)], "another fork's Lstm"),
+        ('type: "Interp"', [(2, 3, 4, 5)], "give height and width"),
+        ('type: "Interp" interp_param { height: 7 }', [(2, 3, 4, 5)], "give height and width"),
+        ('type: "Interp" interp_param { zoom_factor: 2 }', [(2, 3, 4, 5)] * 2, "fields that name another"),
+        ('type: "Upsample"', [(2, 3, 4, 5)], "1 or 2; write"),
+        ('type: "Upsample" upsample_param { scale_h: 3 }', [(2, 3, 4, 5)] * 2, "or scale_h and scale_w"),
+        ('type: "ConvolutionDepthwise" convolution_param { num_output: 6 kernel_size: 1 }', [(2, 3, 4, 5)], "write Convolution for the second"),
+        ('type: "L1Loss" loss_param { normalization: VALID }', [(2, 3), (2, 3)], "BATCH_SIZE. or by the number of values"),
+        ('type: "FocalLoss" focal_loss_param { alpha: 0 gamma: 2 }', [(2, 3), (2,)], "above 0"),
+        ('type: "ResizeBilinear" resize_bilinear_param { output_height: 3 data_format: "NCHW" }', [(2, 3, 4, 5)], "output_width or scale_width"),
     ],
 )
 def test_what_has_several_meanings_is_refused(layer: str, shapes: list[tuple[int, ...]], words: str) -> None:

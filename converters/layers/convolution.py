@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from prototxt import NetError
+from prototxt import NetError, UnsupportedLayer
 from prototxt.net import Layer
 
 from ..recipe import ParamBlob, Recipe, Shape
@@ -53,8 +53,11 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
     if any(other != shape for other in shapes):
         raise NetError(f"its bottoms share one set of weights, so their shapes must be equal: {', '.join(str(list(s)) for s in shapes)}")
     kernel, stride, pad, dilation = _window(p, spatial)
-    channels, out = shape[axis], p.num_output
-    group = channels if layer.type in ("DepthwiseConvolution", "ConvolutionDepthwise") and not p.has("group") else p.group
+    channels, out, group = shape[axis], p.num_output, p.group
+    if layer.type == "ConvolutionDepthwise":
+        out = group = _depthwise(p, channels)
+    elif layer.type == "DepthwiseConvolution" and not p.has("group"):
+        group = channels
     if out < 1:
         raise NetError("num_output is missing or 0")
     if group < 1 or channels % group or out % group:
@@ -77,6 +80,17 @@ def _recipe(layer: Layer, shapes: tuple[Shape, ...], *, transposed: bool) -> Rec
     args |= {"short": True} if short else {}
     macs = prod(shape[:axis]) * first * second * prod(kernel) * prod(shape[axis + 1 :] if transposed else size) * len(shapes)
     return Recipe(module, args, (top,) * len(shapes), tuple(blobs), macs)
+
+
+def _depthwise(p: Any, channels: int) -> int:
+    """One filter for each channel, whatever num_output and group say; another fork reads these."""
+    for name in ("num_output", "group"):
+        if p.has(name) and getattr(p, name) != channels:
+            raise UnsupportedLayer(
+                f"{name} {getattr(p, name)} of {channels} channels: one fork's ConvolutionDepthwise makes one filter for each channel whatever it "
+                "says, another's does what it says; write Convolution for the second"
+            )
+    return channels
 
 
 def _window(p: Any, spatial: int) -> tuple[tuple[int, ...], ...]:

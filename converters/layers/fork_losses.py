@@ -15,11 +15,21 @@ from ..registry import axis_of, filler, layer
 
 @layer("L1Loss", bottoms=2, automatic=True)
 def l1_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """sum |a - b| / N -> ()."""
+    """sum |a - b| / N -> (), or with loss_param { normalization: FULL } by the number of values."""
     a, b = shapes
     if not a or not b or a[0] != b[0] or prod(a) != prod(b):
         raise NetError(f"{list(a)} and {list(b)} must have one batch size and one count")
-    return Recipe("fork_losses.L1Loss", {}, ((),), macs=prod(a))
+    p = layer.spec.loss_param
+    mode = str(p.normalization) if p.has("normalization") else ""
+    if mode not in ("", "BATCH_SIZE", "FULL"):
+        raise UnsupportedLayer(f"normalization {mode}: forks divide by the batch size (BATCH_SIZE) or by the number of values (FULL)")
+    args = {"normalization": mode} if mode == "FULL" else {}
+    note = (
+        ""
+        if mode
+        else "divides by the batch size, as most forks; for those that divide by the number of values write loss_param { normalization: FULL }"
+    )
+    return Recipe("fork_losses.L1Loss", args, ((),), macs=prod(a), note=note)
 
 
 @layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(1, 2), automatic=True)
@@ -38,7 +48,7 @@ def softmax_with_loss_ohem(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if prod(shapes[1]) * shapes[0][axis] != prod(shapes[0]) or len(shapes[0]) > 4 or len(shapes[1]) > 4:
         raise NetError(f"{prod(shapes[1])} labels {list(shapes[1])} do not go with {list(shapes[0])} along axis {axis}")
     args = {"axis": axis, **_divisor(layer), **_ignored(layer)} | ({"outputs": len(layer.tops)} if len(layer.tops) > 1 else {})
-    tops = ((), _four(shapes[0]), _four(shapes[1]))[: len(layer.tops)]
+    tops = ((), *map(_four, shapes))[: len(layer.tops)]  # R-FCN's labels have 4 axes, and its nets add the loss of each to that of its box
     return Recipe("fork_losses.SoftmaxWithLossEach", args, tops, macs=prod(shapes[0]))
 
 
@@ -76,7 +86,10 @@ def focal_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
             f"labels {list(shapes[1])} for {list(shapes[0])}: one class for each place, over a softmax along axis {axis}, is one reading; one 0 or 1 "
             "for each value, over a sigmoid, is another fork's, which has no rule here"
         )
-    args = {"axis": axis, "alpha": float(p.get("alpha", 0.0)), "gamma": float(p.get(spelled[0], 0.0)), **_divisor(layer), **_ignored(layer)}
+    alpha, gamma = float(p.get("alpha", 0.0)), float(p.get(spelled[0], 0.0))
+    if alpha <= 0 or gamma < 0:
+        raise NetError(f"alpha {alpha:g} and gamma {gamma:g}: above 0, and at least 0")
+    args = {"axis": axis, "alpha": alpha, "gamma": gamma, **_divisor(layer), **_ignored(layer)}
     args |= {"outputs": 2} if len(layer.tops) == 2 else {}
     return Recipe("fork_losses.FocalLoss", args, ((), shapes[0])[: len(layer.tops)], macs=prod(shapes[0]))
 

@@ -11,7 +11,7 @@ from ..recipe import Recipe, Shape
 from ..registry import axis_of, layer
 
 
-@layer("ShuffleChannel")
+@layer("ShuffleChannel", in_place="it would read channels that it has overwritten")
 def shuffle_channel(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """[N, C, ...] -> same: channels as `group` rows, read by columns (ShuffleNet; nn.ChannelShuffle)."""
     group = layer.spec.shuffle_channel_param.group
@@ -58,7 +58,7 @@ def unsqueeze(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("forks.Unsqueeze", {"axis": axis}, ((*shapes[0][:axis], 1, *shapes[0][axis:]),))
 
 
-@layer("Reverse")
+@layer("Reverse", in_place="Caffe refuses that")
 def reverse(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """The values along the named axes from the last to the first."""
     named = list(layer.spec.reverse_param.axis)
@@ -68,7 +68,7 @@ def reverse(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("forks.Reverse", {"axes": axes}, shapes)
 
 
-@layer("Mul", bottoms=(2, None))
+@layer("Mul", bottoms=(2, None), in_place="Caffe refuses that")
 def mul(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """The product of blobs of one shape; what a fork's Mul broadcasts has no rule."""
     if any(shape != shapes[0] for shape in shapes):

@@ -95,7 +95,7 @@ def bn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         raise UnsupportedLayer("bn_param { icnet } and { rebn } are a fork's own and have no rule here")
     if segnet:
         return _segnet(layer, shapes)
-    channels, ones = shapes[0][1], _constant(1)
+    channels, note = shapes[0][1], ""
     first: Shape
     args: dict[str, Any] = {"channels": channels}
     if pspnet:
@@ -106,7 +106,8 @@ def bn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     elif old:
         if p.get("axis", 1) != 1:
             raise UnsupportedLayer("bn_param { axis: 2 } has no rule here")
-        args |= {"eps": p.get("var_eps", 1e-9), "momentum": 1 - p.get("decay", 0.05)}
+        args |= {"eps": p.get("var_eps", 1e-10), "momentum": 1 - p.get("decay", 0.05)}
+        note = "" if p.has("decay") else "decay, the weight of a batch in the averages, is not written: 0.05; another fork's is 0.95"
         args |= _phase(layer) if p.get("moving_average", True) else {"stored": False}
         names, first = ("scale_filler", "shift_filler"), (1, channels, 1, 1)
     elif len(layer.params) == 4:  # four blobs, whatever the dialect: only the two fillers have other names
@@ -117,12 +118,12 @@ def bn(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     frozen = bool(args.get("frozen"))
     also = ((channels,), (1, channels), (1, channels, 1, 1))
     blobs = (
-        ParamBlob("weight", first, filler(p, names[0]) or ones, learned=not frozen, also=also),
+        ParamBlob("weight", first, filler(p, names[0]), learned=not frozen, also=also),
         ParamBlob("bias", first, filler(p, names[1]), learned=not frozen, also=also),
         ParamBlob("mean", first, learned=False, also=also),
-        ParamBlob("variance", first, ones if frozen else None, learned=False, also=also),
+        ParamBlob("variance", first, _constant(1) if frozen else None, learned=False, also=also),
     )
-    return Recipe("normalization.ScaledBatchNorm", args, shapes, blobs, macs=2 * prod(shapes[0]))
+    return Recipe("normalization.ScaledBatchNorm", args, shapes, blobs, macs=2 * prod(shapes[0]), note=note)
 
 
 def _phase(layer: Layer) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _segnet(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     p, channels = layer.spec.bn_param, shapes[0][1]
     also = ((channels,), (1, channels), (1, channels, 1, 1))
     blobs = (
-        ParamBlob("weight", (1, channels, 1, 1), filler(p, "scale_filler") or _constant(1), also=also),
+        ParamBlob("weight", (1, channels, 1, 1), filler(p, "scale_filler"), also=also),
         ParamBlob("bias", (1, channels, 1, 1), filler(p, "shift_filler"), also=also),
     )
     if p.bn_mode == "LEARN":

@@ -14,7 +14,10 @@ from ..registry import float32, layer
 
 @layer("Interp", bottoms=(1, 2))
 def interp(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """[N, C, H, W] -> [N, C, H', W']: bilinear with corners on corners (DeepLab, PSPNet), to a size, by factors, or to the second bottom's."""
+    """[N, C, H, W] -> [N, C, H', W']: bilinear with corners on corners (DeepLab, PSPNet), to a size, by factors, or to the second bottom's.
+
+    A factor alone goes before height and width, and these before both factors.
+    """
     p = layer.spec.interp_param
     _image(shapes[0])
     if p.pad_beg > 0 or p.pad_end > 0:
@@ -23,12 +26,15 @@ def interp(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         raise NetError("full_zoom_factor is a fork's own and has no rule here")
     size = [d + p.pad_beg + p.pad_end for d in shapes[0][2:]]
     args: dict[str, Any] = {"begin": -p.pad_beg, "end": -p.pad_end}
+    zoom, shrink, given = p.has("zoom_factor"), p.has("shrink_factor"), [p.has(name) for name in ("height", "width")]
     if len(shapes) == 2:
+        if zoom or shrink or any(given):
+            raise NetError("has a second bottom of the size, and fields that name another; leave out one of the two")
         made = shapes[1][2:4]
-    elif p.height and p.width:
+    elif zoom == shrink and all(given):
         made = (p.height, p.width)
         args["size"] = made
-    elif p.zoom_factor >= 1 and p.shrink_factor >= 1:
+    elif (zoom or shrink) and p.zoom_factor >= 1 and p.shrink_factor >= 1:
         args |= {"zoom": p.zoom_factor, "shrink": p.shrink_factor}
         shrunk = [(d - 1) // p.shrink_factor + 1 for d in size]
         made = tuple(d + (d - 1) * (p.zoom_factor - 1) for d in shrunk)
@@ -56,12 +62,7 @@ def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     for name in ("output_depth", "scale_depth", "input_scale", "output_scale", "input_zero_point", "output_zero_point", "saturate"):
         if p.has(name):
             raise UnsupportedLayer(f"{name} has no rule here")
-    if p.has("output_height") and p.has("output_width"):
-        made = (p.output_height, p.output_width)
-    elif p.has("scale_height") and p.has("scale_width"):
-        made = (floor(shapes[0][2] * p.scale_height), floor(shapes[0][3] * p.scale_width))
-    else:
-        raise NetError("give output_height and output_width, or scale_height and scale_width")
+    made = (_resized(p, "height", shapes[0][2]), _resized(p, "width", shapes[0][3]))
     grids = [name for name in ("align_corners", "half_pixel_centers", "pytorch_half_pixel", "half_pixel_onnx") if p.get(name, False)]
     if len(grids) > 1 or (grids and grids[0] not in _GRIDS):
         raise UnsupportedLayer(f"{' and '.join(grids)}: one of align_corners and half_pixel_centers, or neither, has a rule here")
@@ -69,6 +70,18 @@ def resize(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     if min(made) < 1:
         raise NetError(f"{list(shapes[0][2:])} cannot become {list(made)}")
     return Recipe("resize.GridResize", {"size": made, "grid": grid, "bilinear": bilinear}, ((*shapes[0][:2], *made),))
+
+
+def _resized(p: Any, name: str, size: int) -> int:
+    """output_height, else the size by scale_height, which Caffe multiplies in float32; the same for the width."""
+    if p.has(f"output_{name}"):
+        return int(getattr(p, f"output_{name}"))
+    if not p.has(f"scale_{name}"):
+        raise NetError(f"give output_{name} or scale_{name}")
+    scaled = float32(size * getattr(p, f"scale_{name}"))
+    if not abs(scaled) < 1 << 31:
+        raise NetError(f"{size} by scale_{name} {getattr(p, f'scale_{name}'):g} is no size")
+    return floor(scaled)
 
 
 @layer("Resize", bottoms=(1, 2))
@@ -109,18 +122,27 @@ def upsample(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
             "upsample_h, upsample_w, scale_h and scale_w belong to SegNet's Upsample, which takes a pooling mask as second bottom; "
             "YOLO's repeats each pixel `scale` times and takes one"
         )
+    if not p.has("scale"):
+        raise UnsupportedLayer("forks differ on the scale that is not written, 1 or 2; write upsample_param { scale: }")
     if p.get("dims_num", 4) != 4 or p.scale < 1:
         raise NetError("scale must be at least 1, and dims_num 4")
     return Recipe("resize.Repeat", {"scale": p.scale}, ((*shape[:2], shape[2] * p.scale, shape[3] * p.scale),))
 
 
 def _upsampled(p: Any, shape: Shape) -> dict[str, Any]:
-    if p.has("upsample_h") and p.has("upsample_w"):
+    """The size as SegNet reads it: where upsample_h and upsample_w are written, the older fields mean nothing."""
+    size, each = ([p.has(f"{name}_{axis}") for axis in "hw"] for name in ("upsample", "scale"))
+    whole, padded = p.has("scale"), (int(p.pad_out_h), int(p.pad_out_w))
+    if all(size):
+        if min(p.upsample_h, p.upsample_w) < 2:
+            raise NetError(f"upsample_h {p.upsample_h} and upsample_w {p.upsample_w}: at least 2")
         return {"size": (p.upsample_h, p.upsample_w)}
-    high, wide = (p.scale_h, p.scale_w) if p.has("scale_h") and p.has("scale_w") else (p.scale, p.scale)
-    if min(high, wide) < 2 or (p.pad_out_h and high != 2) or (p.pad_out_w and wide != 2):
+    if any(each) and (whole or not all(each)):
+        raise NetError("give upsample_h and upsample_w, or scale, or scale_h and scale_w")
+    high, wide = (p.scale_h, p.scale_w) if any(each) else (p.scale, p.scale)
+    if min(high, wide) < 2 or (padded[0] and high != 2) or (padded[1] and wide != 2):
         raise NetError(f"scale {high} x {wide}: at least 2, and exactly 2 with pad_out_h or pad_out_w")
-    return {"scale": (high, wide), "less": (int(p.pad_out_h), int(p.pad_out_w))}
+    return {"scale": (high, wide), "less": padded}
 
 
 @layer("MaxUnpool", "MaxUnPool", bottoms=2)

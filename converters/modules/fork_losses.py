@@ -25,14 +25,21 @@ def like(t: Tensor, other: Tensor) -> Tensor:
 
 
 class L1Loss(nn.Module):
-    """The sum of absolute differences, by the batch size."""
+    """The sum of absolute differences, by the batch size or by their number."""
+
+    def __init__(self, normalization: str = "BATCH_SIZE") -> None:
+        super().__init__()
+        self.normalization = normalization
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - like(b, a)).abs().sum() / a.shape[0]
+        return divided((a - like(b, a)).abs().sum(), self.normalization, a.shape[0], a.numel())
 
 
 class SmoothL1LossEach(nn.Module):
-    """0.5 d^2 where |d| < 1, else |d| - 0.5, of weighed differences, summed, by the places; and by choice the sum at each place [N, 1, H, W]."""
+    """0.5 d^2 where |d| < 1, else |d| - 0.5, of weighed differences, summed, by the places; and by choice the sum at each place [N, 1, H, W].
+
+    The gradient is that of d alone, as R-FCN has it: not weighed once more.
+    """
 
     def __init__(self, normalization: str | float, each: bool = False) -> None:
         super().__init__()
@@ -41,7 +48,9 @@ class SmoothL1LossEach(nn.Module):
     def forward(self, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         b = like(b, a)
         if weight is not None:
-            a, b = (a - b) * like(weight.detach(), a), a.new_zeros(()).expand_as(a)
+            difference = a - b
+            a, b = difference.detach() * like(weight.detach(), a), a.new_zeros(()).expand_as(a)
+            a = a + (difference - difference.detach()) if difference.requires_grad else a
         cost = F.smooth_l1_loss(a, b, reduction="none" if self.each else "sum")
         total = cost.sum() if self.each else cost
         loss = divided(total, self.normalization, a.shape[0], math.prod((a.shape[0], *a.shape[2:])))
@@ -72,8 +81,9 @@ class SoftmaxWithLossEach(nn.Module):
         return (loss, self.probabilities(x), each)[: self.outputs]
 
     def cost(self, surprise: Tensor) -> Tensor:
-        """What a label costs by -log of its probability, which is cut at the smallest float."""
-        return surprise.clamp(max=87.33654475)
+        """What a label costs by -log of its probability, cut at the smallest float in its value alone: a hopeless sample learns too."""
+        cut = surprise.clamp(max=87.33654475)
+        return surprise + (cut - surprise).detach() if surprise.requires_grad else cut
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The softmax, with 4 axes."""
@@ -88,8 +98,9 @@ class FocalLoss(SoftmaxWithLossEach):
         self.alpha, self.gamma = alpha, gamma
 
     def cost(self, surprise: Tensor) -> Tensor:
-        """Down-weighs the easy labels."""
-        return self.alpha * (1 - (-surprise).exp()).pow(self.gamma) * surprise.clamp(max=87.33654475)
+        """Down-weighs the easy labels; at probability 1 a power below 1 has no derivative, and Caffe passes no gradient on."""
+        doubt = (1 - (-surprise).exp()).clamp(min=torch.finfo(torch.float32).tiny)
+        return self.alpha * doubt.pow(self.gamma) * super().cost(surprise)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The softmax."""

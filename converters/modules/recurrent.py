@@ -110,7 +110,7 @@ class ClippedLSTM(nn.Module):
 
     def forward(self, x: Tensor, clip: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
-        kept = None if clip is None else clip.detach().reshape(-1, self.streams, 1)
+        kept = None if clip is None else (clip.detach() != 0).to(x.dtype).reshape(-1, self.streams, 1)
         state = cell = x.new_zeros(self.streams, self.hidden)
         if not self.threshold and (kept is None or unbroken(kept)) and not torch.compiler.is_compiling():
             return whole(x.unflatten(0, (-1, self.streams)), state, cell, self.weight_x, self.weight_h, self.bias)[0].flatten(0, 1)
@@ -120,6 +120,6 @@ class ClippedLSTM(nn.Module):
             gates = given + F.linear(state if kept is None else state * kept[step], self.weight_h)
             if self.threshold and gates.requires_grad:
                 gates.register_hook(lambda g: g.clamp(-self.threshold, self.threshold))
-            cell, state = lstm_step(cell, gates, 1.0 if kept is None else (kept[step] != 0).to(cell.dtype))
+            cell, state = lstm_step(cell, gates, 1.0 if kept is None else kept[step])
             states.append(state)
         return torch.cat(states)

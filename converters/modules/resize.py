@@ -55,7 +55,9 @@ class GridResize(nn.Module):
         else:
             place = (i + 0.5) * (old / new) - (0.5 if self.bilinear else 0.0) if self.grid == "half" else i * (old / new)
         if not self.bilinear:
-            nearest = (place + 0.5).floor() if self.grid == "corners" else place.floor()
+            nearest = place.floor()
+            if self.grid == "corners":  # place + 0.5 would round a place just below the half up
+                nearest = nearest + (place - nearest >= 0.5)
             return x.index_select(axis, nearest.clamp(0, old - 1).long())
         if not self.zeros:
             place = place.clamp(0, old - 1)
