@@ -91,10 +91,9 @@ def _detections() -> Callable[..., Any]:
             by_class = op.Where(hidden, lowest, by_class)
         if top_k >= 0:
             priors = op.Shape(by_class, start=2, end=3)
-            cut, _ = op.TopK(by_class, op.Min(priors, constant(max(top_k, 1))), axis=2, largest=1, sorted=1)
-            least = op.ReduceMin(cut, constant(2), keepdims=1)
-            by_class = op.Where(op.Less(by_class, least), lowest, by_class)
-        threshold = max(confidence_threshold, -2.9e38)
+            best, place = op.TopK(by_class, op.Min(priors, constant(max(top_k, 1))), axis=2, largest=1, sorted=1)  # of equals the first
+            by_class = op.ScatterElements(op.Expand(lowest, op.Shape(by_class)), place, best, axis=2)
+        threshold = 3.0e38 if top_k == 0 else max(confidence_threshold, -2.9e38)
         selected = op.NonMaxSuppression(
             boxes, by_class, op.Shape(by_class, start=2, end=3), op.Constant(value_floats=[nms_threshold]), op.Constant(value_floats=[threshold])
         )  # [K, 3]: image, class, box; class by class, by score
@@ -113,10 +112,14 @@ def _detections() -> Callable[..., Any]:
 
 
 def _best_of_image(op: Any, image: Any, score: Any, keep: int) -> Any:
-    """[K] bool: whether fewer than `keep` detections of the same image have a higher score."""
-    same = op.Equal(op.Unsqueeze(image, op.Constant(value_ints=[0])), op.Unsqueeze(image, op.Constant(value_ints=[1])))
-    better = op.Greater(op.Unsqueeze(score, op.Constant(value_ints=[0])), op.Unsqueeze(score, op.Constant(value_ints=[1])))
-    rivals = op.ReduceSum(op.Cast(op.And(same, better), to=7), op.Constant(value_ints=[1]), keepdims=0)
+    """[K] bool: whether fewer than `keep` detections of the same image have a higher score, or an equal one and come first."""
+    across, down = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+    same = op.Equal(op.Unsqueeze(image, across), op.Unsqueeze(image, down))
+    rival, own = op.Unsqueeze(score, across), op.Unsqueeze(score, down)
+    place = op.Range(op.Constant(value_int=0), op.Size(score), op.Constant(value_int=1))
+    first = op.And(op.Equal(rival, own), op.Less(op.Unsqueeze(place, across), op.Unsqueeze(place, down)))
+    better = op.And(same, op.Or(op.Greater(rival, own), first))
+    rivals = op.ReduceSum(op.Cast(better, to=7), down, keepdims=0)
     return op.Less(rivals, op.Constant(value_int=keep))
 
 

@@ -340,6 +340,34 @@ def test_accuracy_of_segmentations_equals_scikit_learns(generator: torch.Generat
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("outputs", ["", "output_label: 0 output_label: 3"])
+def test_the_guess_of_a_segmentation_among_equal_scores(outputs: str, generator: torch.Generator) -> None:
+    """DeepLab sorts pairs of score and class, the larger first; the PSPNet that has output_label looks for a larger score. 0 / 0 is NaN there."""
+    x, label = torch.randint(3, (2, 4, 6, 7), generator=generator).float(), torch.randint(3, (2, 1, 6, 7), generator=generator)
+    x[:, 0] = -1  # never the guess
+    confusion = np.zeros((4, 4))
+    for n, i, j in np.ndindex(2, 6, 7):
+        scores = x[n, :, i, j].tolist()
+        guess = scores.index(max(scores)) if outputs else max((score, k) for k, score in enumerate(scores))[1]
+        confusion[int(label[n, 0, i, j]), guess] += 1
+    made = run(f'type: "SegAccuracy" seg_accuracy_param {{ {outputs} }}', x, label.float(), tops=3 if outputs else 1)
+    hit, occurs, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        recall, index = hit / occurs, hit / (occurs + guessed - hit)
+        each = [(hit[k] / guessed[k], recall[k], index[k]) for k in (0, 3)]
+    want = [(hit.sum() / confusion.sum(), np.nanmean(recall), np.where(occurs + guessed == 0, 1, index).mean()), *each]
+    for got, numbers in zip(made, want, strict=False):
+        np.testing.assert_allclose(got.flatten(), numbers, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 4.0, 255.0])
+def test_a_label_of_a_segmentation_is_a_class_or_ignored(wrong: float) -> None:
+    x, label = torch.zeros(1, 4, 2, 2), torch.tensor([[[[0, 3], [wrong, 1]]]])
+    assert run(f'type: "SegAccuracy" seg_accuracy_param {{ ignore_label: {wrong:.0f} }}', x, label)[0].isfinite().all()
+    with pytest.raises(DecantError, match=f"none of the 4 classes.*{wrong:.0f}"):
+        run('type: "SegAccuracy"', x, label)
+
+
 # Detection ------------------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +380,11 @@ def test_hardest_regions_equal_a_loop(generator: torch.Generator) -> None:
         harder = sum(float(loss[j]) > float(loss[i]) and image[j] == image[i] for j in range(7))
         assert labels[i].item() == pytest.approx(label[i].item() if harder < 2 else -1)
         np.testing.assert_allclose(weights[i].flatten(), weight[i] if harder < 2 else np.zeros(8))
+
+
+def test_weights_of_other_places_are_refused() -> None:
+    with pytest.raises(DecantError, match="weights of as many"):
+        one('type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 }', (3, 5, 2, 2), (3, 1, 2, 2), (3, 1, 2, 2), (3, 8, 1, 1), tops=2)
 
 
 def test_anchor_targets_follow_their_rules(generator: torch.Generator) -> None:
@@ -406,6 +439,60 @@ def test_drawn_regions_have_the_targets_of_their_class(generator: torch.Generato
         assert torch.equal(inside[i], own)
         assert not target[i][own == 0].any()
     assert torch.equal(inside, outside)
+
+
+@pytest.mark.parametrize("info", [[90.0, 120, 1.3], [90.0, 120, 2, 0.5]])
+def test_native_proposals_equal_a_loop(info: list[float], generator: torch.Generator) -> None:
+    """Anchors in float32, where 25 * 0.7 is 17.5 and rounds up; a scale for each side, if there are four numbers; the smallest have score 0."""
+    f, ratios, scales = np.float32, (0.7, 1.9), (0.3, 2.0)
+    score, delta = torch.rand(1, 8, 5, 7, generator=generator), 0.3 * torch.randn(1, 16, 5, 7, generator=generator)
+    fields = "ratio: 0.7 ratio: 1.9 scale: 0.3 scale: 2 base_size: 21 min_size: 9 feat_stride: 16 nms_thresh: 0.4 pre_nms_topn: 120 post_nms_topn: 90"
+    regions, scores = run(f'type: "Proposal" proposal_param {{ {fields} }}', score, delta, torch.tensor([info]), tops=2)
+    base = []
+    for ratio in ratios:
+        w = np.floor(np.sqrt(f(441) / f(ratio)) + f(0.5))
+        h = np.floor(w * f(ratio) + f(0.5))
+        base += [[10 - 0.5 * (w * f(s) - 1), 10 - 0.5 * (h * f(s) - 1), 10 + 0.5 * (w * f(s) - 1), 10 + 0.5 * (h * f(s) - 1)] for s in scales]
+    assert base[1][3] - base[1][1] + 1 == 36
+    found = []
+    for i, j, k in np.ndindex(5, 7, 4):
+        x1, y1, x2, y2 = (v + 16 * s for v, s in zip(base[k], (j, i, j, i), strict=True))
+        w, h = x2 - x1 + 1, y2 - y1 + 1
+        dx, dy, dw, dh = delta[0, 4 * k : 4 * k + 4, i, j].tolist()
+        cx, cy, w, h = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h, w * math.exp(dw), h * math.exp(dh)
+        box = [min(max(v, 0), limit) for v, limit in zip((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (119, 89, 119, 89), strict=True)]
+        large = box[2] - box[0] + 1 >= 9 * info[-1] and box[3] - box[1] + 1 >= 9 * info[2]
+        found.append((score[0, 4 + k, i, j].item() * large, box))
+    found = sorted(found, key=lambda each: -each[0])[:120]
+    left, kept = [torch.tensor(box) + torch.tensor([0, 0, 1, 1]) for _, box in found], list[int]()
+    for i, box in enumerate(left):
+        if not kept or float(torchvision.ops.box_iou(box[None], torch.stack([left[k] for k in kept])).max()) <= 0.4:
+            kept.append(i)
+    assert 0 < sum(found[i][0] == 0 for i in kept[:90]) < 90
+    np.testing.assert_allclose(regions.numpy(), [[0, *found[i][1]] for i in kept[:90]], atol=1e-3)
+    np.testing.assert_allclose(scores, [found[i][0] for i in kept[:90]], rtol=1e-6)
+
+
+def test_overlaps_decide_in_double_precision(generator: torch.Generator) -> None:
+    """As numpy's do: single precision makes one half of what is a little less."""
+    from converters.modules.regions import ProposalTargets
+
+    wide = (50 + 40 * torch.rand(99, generator=generator)).numpy()
+    high = np.float32(5000) / wide
+    regions = np.stack((0 * wide, 0 * wide, 0 * wide, wide - 1, high - 1), 1)
+    area = (regions[:, 3].astype(float) + 1) * (regions[:, 4].astype(float) + 1)
+    assert 9 < ((area < 5000) & (area.astype("f") == 5000)).sum() < 90
+    box = torch.tensor([[0.0, 0, 99, 99, 1]])
+    region, label, *_ = ProposalTargets(2, count=10**6, share=1.0)(torch.from_numpy(regions).float(), box)
+    w, h = (region[:, 3:].double() + 1).T
+    assert torch.equal(label == 1, w * h / 10000 >= 0.5)
+    assert 9 < int((label == 0).sum()) < 90
+
+
+def test_regions_of_a_second_image_are_refused() -> None:
+    layer = 'type: "Python" python_param { module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "{num_classes: 4}" }'
+    with pytest.raises(DecantError, match="of one image"):
+        run(layer, torch.tensor([[1.0, 0, 0, 9, 9]]), torch.tensor([[0.0, 0, 9, 9, 1]]), tops=5)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -513,6 +600,18 @@ def test_fields_that_no_schema_has_are_checked(kind: str, message: str, field: s
 @pytest.mark.parametrize(
     ("layer", "shapes", "words"),
     [
+        ('type: "YoloDetectionOutput" yolo_detection_output_param { num_box: 1 biases: 1 biases: 2 }', [(1, 25, 4, 4)], "num_classes is missing"),
+        ('type: "PSROIPooling" psroi_pooling_param { output_dim: 1 group_size: 2 }', [(1, 4, 5, 5), (2, 5)], "spatial_scale is missing"),
+        (
+            'type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 map_object_to_agnostic: true }',
+            [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+            "num_classes must be 2",
+        ),
+        (
+            'type: "MultiBoxLoss" multibox_loss_param { num_classes: 3 mining_type: HARD_EXAMPLE sample_size: 0 }',
+            [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+            "sample_size 0",
+        ),
         ('type: "BN"', [(2, 3, 4, 5)], "bn_mode: LEARN.*slope_filler"),
         ('type: "BN" bn_param { bn_mode: LEARN momentum: 0.9 }', [(2, 3, 4, 5)], "several dialects"),
         ('type: "BatchNorm" param { lr_mult: 1 } batch_norm_param { scale_bias: true }', [(2, 3, 4, 5)], "older ones had scale and bias first"),

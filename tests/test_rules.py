@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from converters.net import CaffeNet
 from converters.registry import rules
 from converters.samples import sample_inputs
 from prototxt import DataError, DecantError, NetError, parse_text
+
+Array = np.ndarray[Any, Any]
 
 
 def net_of(layers: str, *shapes: tuple[int, ...], phase: str = "TEST") -> CaffeNet:
@@ -159,6 +163,118 @@ def test_made_up_data_are_filled_by_every_filler() -> None:
     assert (sparse != 0).float().mean() == pytest.approx(0.5, abs=0.02)
     assert sparse[sparse != 0].std() == pytest.approx(2, rel=2e-2)
     torch.testing.assert_close(bilinear[3, 7, 0], torch.tensor([0.0625, 0.1875, 0.1875, 0.0625]))
+
+
+# Detection ------------------------------------------------------------------------------------------------------------
+
+
+def overlapping(a: Array, b: Array) -> np.float32:
+    """Jaccard overlap of two boxes of float32, as Caffe computes it."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    areas = [(t[2] - t[0]) * (t[3] - t[1]) for t in (a, b)]
+    return w * h / (areas[0] + areas[1] - w * h) if w > 0 and h > 0 else np.float32(0)  # type: ignore[no-any-return]
+
+
+def chosen(boxes: Array, truth: Array, cost: Array, ratio: float, far: float, nms: float, top: int, inside: bool) -> set[int]:
+    """The boxes that take part in MultiBoxLoss: those of a truth box, and the negatives that are mined."""
+    places = [i for i, b in enumerate(boxes) if not inside or (b.min() >= 0 and b.max() <= 1)]
+    table = {(i, j): o for i in places for j, t in enumerate(truth) if (o := overlapping(boxes[i], t)) > 1e-6}
+    matches, left = set[int](), dict(table)
+    while left:
+        best = max(left, key=lambda pair: (left[pair], -pair[0], -pair[1]))
+        matches.add(best[0])
+        left = {pair: o for pair, o in left.items() if pair[0] != best[0] and pair[1] != best[1]}
+    matches |= {i for (i, _), o in table.items() if o >= np.float32(0.5)}
+    most = {i: max([o for pair, o in table.items() if pair[0] == i], default=0) for i in places}
+    order = sorted((i for i in places if i not in matches and most[i] < np.float32(far)), key=lambda i: -cost[i])
+    count, kept = min(int(np.float32(len(matches)) * np.float32(ratio)), len(order)), list[int]()
+    for i in order[:top]:
+        small = float((boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1])) < 1e-5
+        if not small and all(overlapping(boxes[i], boxes[k]) <= np.float32(nms) for k in kept):
+            kept.append(i)
+    return matches | set((kept if nms else order)[:count])
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+@pytest.mark.parametrize(("nms", "top", "ratio"), [(0.0, 0, 2.3), (0.7, 30, 4.0), (0.35, 99, 9.0)])
+def test_mining_equals_a_loop(nms: float, top: int, ratio: float, predicted: bool) -> None:
+    """Overlaps at the thresholds, in float32; boxes of no size; predictions that reach out of the image."""
+    generator, p, seen = torch.Generator().manual_seed(2), 50, set[int]()
+    fields = "num_classes: 3 mining_type: MAX_NEGATIVE neg_overlap: 0.35 code_type: CORNER loc_loss_type: L2 ignore_cross_boundary_bbox: "
+    fields += f"{str(predicted).lower()} use_prior_for_matching: {str(not predicted).lower()} neg_pos_ratio: {ratio} encode_variance_in_target: true "
+    fields += f"nms_param {{ nms_threshold: {nms} top_k: {top} }}" if nms else ""
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(4))
+    net = net_of(
+        f'layer {{ name: "l" type: "MultiBoxLoss" {bottoms} top: "y" multibox_loss_param {{ {fields} }} }}',
+        (1, 4 * p), (1, 3 * p), (1, 2, 4 * p), (1, 1, 4, 8), phase="TRAIN",
+    )  # fmt: skip
+    for _ in range(12):
+        low = torch.randint(0, 5, (p + 4, 2), generator=generator) / 8
+        box = torch.cat((low, low + torch.randint(1, 5, (p + 4, 2), generator=generator) / 8), 1)
+        boxes, truth = box[:p], torch.cat((torch.tensor([[0.0, 1, 0]]).expand(4, -1), box[p:], torch.zeros(4, 1)), 1)
+        boxes[::9, 2:] = boxes[::9, :2] + 0.001
+        boxes[1::7] += 0.5 if predicted else 0
+        prior = boxes - 0.25 if predicted else boxes
+        location = (boxes - prior).reshape(1, -1)
+        confidence = torch.randn(1, 3 * p, generator=generator).requires_grad_(True)
+        priors = torch.stack((prior.flatten(), torch.ones(4 * p)))[None]
+        net.objective(net.blobs({"x0": location, "x1": confidence, "x2": priors, "x3": truth[None, None]})).backward()
+        rows = confidence.detach().view(p, 3)
+        want = chosen(boxes.numpy(), truth[:, 3:7].numpy(), -rows.log_softmax(1)[:, 0].numpy(), ratio, 0.35, nms, top or p, predicted)
+        assert confidence.grad is not None
+        assert set(confidence.grad.view(p, 3).abs().sum(1).nonzero().flatten().tolist()) == want
+        seen.add(len(want))
+    assert len(seen) > 1
+
+
+def test_a_threshold_is_a_float_and_sizes_go_on_from_batch_to_batch(tmp_path: Path) -> None:
+    """7 / 10 is 0.7 in float32, not in Python. Each image that has a row takes the next size, whatever its number in the batch."""
+    (tmp_path / "sizes.txt").write_text("a 10 10\nb 1000 10\nc 10 1000\n")
+    found = torch.tensor([[0, 1, 0.9, 0, 0, 0.7, 1.0], [1, 1, 0.8, 0, 0, 0.7, 1.0]])
+    truth = torch.tensor([[i, 1, 0, 0, 0, 1, 1, 0] for i in range(2)]).float()
+    layer = 'layer {{ name: "e" type: "DetectionEvaluate" bottom: "x0" bottom: "x1" top: "y" detection_evaluate_param {{ num_classes: 2 {} }} }}'
+    net = net_of(layer.format("overlap_threshold: 0.7"), (1, 1, 2, 7), (1, 1, 2, 8))
+    made = net.blobs({"x0": found[None, None], "x1": truth[None, None]})["y"][0, 0]
+    assert made[1:, 3].tolist() == [1, 1]
+    fields = f'overlap_threshold: 0.72 name_size_file: "{tmp_path / "sizes.txt"}"'
+    net = net_of(layer.format(fields), (1, 1, 2, 7), (1, 1, 2, 8))
+    hits = [net.blobs({"x0": found[None, None], "x1": truth[None, None]})["y"][0, 0, 1:, 3].tolist() for _ in range(3)]
+    by_size = [(int(0.7 * w) + 1) / (w + 1) >= 0.72 for w in (10, 10, 1000)]  # both ends are inside
+    assert [bool(h) for batch in hits for h in batch] == by_size * 2
+    with pytest.raises(NetError, match="label 0 of the background"):
+        net.blobs({"x0": found[None, None] * torch.tensor([1, 0, 1, 1, 1, 1, 1]), "x1": truth[None, None]})
+
+
+@pytest.mark.parametrize("top", [-1, 0, 5])
+@pytest.mark.parametrize("keep", [-1, 4, 9])
+def test_of_equal_detections_the_first_are_kept(top: int, keep: int, tmp_path: Path) -> None:
+    """In a file too. A written top_k of 0 means none."""
+    generator, p = torch.Generator().manual_seed(3), 14
+    fields = "num_classes: 3 confidence_threshold: 0.1 nms_param { nms_threshold: 1" + (f" top_k: {top} }}" if top >= 0 else " }")
+    fields += f" keep_top_k: {keep}" if keep >= 0 else ""
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(3))
+    net = net_of(
+        f'layer {{ name: "d" type: "DetectionOutput" {bottoms} top: "y" detection_output_param {{ {fields} }} }}',
+        (2, 4 * p), (2, 3 * p), (1, 2, 4 * p),
+    )  # fmt: skip
+    score = torch.randint(0, 4, (2, p, 3), generator=generator) / 4
+    location = torch.arange(8.0 * p).reshape(2, -1)
+    want = []
+    for n in range(2):
+        rows = [
+            sorted(([n, c, *score[n, i, c : c + 1].tolist(), i] for i in range(p) if score[n, i, c] > 0.1), key=lambda r: -r[2])[
+                : top if top >= 0 else p
+            ]
+            for c in (1, 2)
+        ]
+        found = [row for listed in rows for row in listed]
+        kept = sorted(found, key=lambda r: -r[2])[: keep if keep >= 0 else len(found)]
+        want += [[*row[:3], *location[n].view(p, 4)[row[3]].tolist()] for row in found if row in kept]
+    want = want or [[n, *[-1] * 6] for n in range(2)]
+    feed = {"x0": location, "x1": score.reshape(2, -1), "x2": torch.stack((torch.zeros(4 * p), torch.ones(4 * p)))[None]}
+    torch.testing.assert_close(net.blobs(feed)["y"][0, 0], torch.tensor(want).float(), rtol=0, atol=0)
+    made = OnnxRuntimeRunner(to_onnx(net, tmp_path / "d.onnx").path)({name: x.numpy() for name, x in feed.items()})["y"]
+    np.testing.assert_array_equal(made[0, 0], np.array(want, "f"))
 
 
 REFUSED = {  # as Caffe refuses them, or because what it computes is rubbish

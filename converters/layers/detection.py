@@ -173,8 +173,8 @@ def detection_evaluate(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     classes = _classes(p)
     args: dict[str, Any] = {"classes": classes, "background": p.background_label_id, "threshold": p.overlap_threshold}
     args |= {} if p.evaluate_difficult_gt else {"difficult": False}
-    if p.has("name_size_file"):
-        args["sizes"] = _sizes_of(p.name_size_file, layer)
+    sizes = _sizes_of(p.name_size_file, layer) if p.has("name_size_file") else ()
+    args |= {"sizes": sizes} if sizes else {}
     rows = classes - (p.background_label_id < classes) + shapes[0][2]
     return Recipe("detection.DetectionEvaluate", args, ((1, 1, rows, 5),))
 
@@ -200,6 +200,10 @@ def multi_box_loss(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         raise NetError(f"do_neg_mining: {str(p.do_neg_mining).lower()} contradicts mining_type: {mining}; remove do_neg_mining")
     if mining != "NONE" and not p.share_location:
         raise NetError("mining needs share_location: true")
+    if mining == "HARD_EXAMPLE" and p.sample_size < 1:
+        raise NetError(f"sample_size {p.sample_size} must be above 0")
+    if p.map_object_to_agnostic and classes != 2:
+        raise NetError(f"map_object_to_agnostic knows background and object: num_classes must be 2, not {classes}")
     down = list(layer.spec.propagate_down) or [True, True]
     nms = p.nms_param
     suppression = (nms.nms_threshold, nms.top_k if nms.has("top_k") else 0, p.use_prior_for_nms)

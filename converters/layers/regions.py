@@ -29,6 +29,8 @@ def position_sensitive_roi_pooling(layer: Layer, shapes: tuple[Shape, ...]) -> R
     """Score maps [N, output_dim * group^2, H, W] and regions [R, 5] -> [R, output_dim, group, group] (R-FCN)."""
     p = layer.spec.psroi_pooling_param
     group, out, regions = p.group_size, p.output_dim, _regions(shapes)
+    if not p.has("spatial_scale"):
+        raise NetError("spatial_scale is missing")
     if group < 1 or out < 1 or shapes[0][1] != out * group**2:
         raise NetError(f"{shapes[0][1]} channels for output_dim {out} and group_size {group}: there must be {out * group**2}")
     return Recipe("regions.PositionSensitiveRoiPool", {"group": group, "scale": p.spatial_scale}, ((regions, out, group, group),))
@@ -36,14 +38,17 @@ def position_sensitive_roi_pooling(layer: Layer, shapes: tuple[Shape, ...]) -> R
 
 def _regions(shapes: tuple[Shape, ...]) -> int:
     """How many regions the second bottom holds, five numbers each."""
-    if len(shapes[0]) != 4 or len(shapes[1]) < 2 or any(d != 1 for d in shapes[1][2:]) or shapes[1][1] != 5:
+    if len(shapes[0]) != 4 or len(shapes[1]) < 2 or prod(shapes[1][1:]) != 5:
         raise NetError(f"takes features of 4 axes and regions [R, 5], not {list(shapes[0])} and {list(shapes[1])}")
     return shapes[1][0]
 
 
 @layer("Proposal", bottoms=3, tops=(1, 2), in_place="the regions have another shape")
 def native_proposal(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
-    """As ProposalLayer, but with ratio and scale of its own, and scores [R] (mini-caffe, OpenVINO); too small a box has score 0 and stays."""
+    """As ProposalLayer, but with ratio and scale of its own, and scores [R] (mini-caffe, OpenVINO); too small a box has score 0 and stays.
+
+    OpenVINO's im_info is [1, 4]: height, width, and a scale of each.
+    """
     p = layer.spec.proposal_param
     counted = [name for name in ("anchor_scale", "anchor_ratio", "anchor_base_size", "max_rois", "rpn_min_size", "rpn_nms_thresh") if p.has(name)]
     if counted or not p.ratio or not p.scale:
@@ -54,7 +59,8 @@ def native_proposal(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     _check_proposal(shapes, len(p.ratio) * len(p.scale))
     args: dict[str, Any] = {"stride": p.feat_stride, "scales": tuple(p.scale), "before": p.pre_nms_topn, "after": p.post_nms_topn}
     args |= {"scores": len(layer.tops) == 2, "overlap": p.nms_thresh, "least": p.min_size, "ratios": tuple(p.ratio), "base": p.base_size}
-    return Recipe("regions.Proposal", args | {"keep_small": True}, ((p.post_nms_topn, 5), (p.post_nms_topn,))[: len(layer.tops)])
+    args |= {"keep_small": True} | ({"wide": 3} if prod(shapes[2]) == 4 else {})
+    return Recipe("regions.Proposal", args, ((p.post_nms_topn, 5), (p.post_nms_topn,))[: len(layer.tops)])
 
 
 @python_layer("ProposalLayer")
@@ -74,7 +80,7 @@ def proposal(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 
 
 def _check_proposal(shapes: tuple[Shape, ...], anchors: int) -> None:
-    if len(shapes) != 3 or any(len(shape) != 4 for shape in shapes[:2]) or shapes[0][0] != 1:
+    if len(shapes) != 3 or any(len(shape) != 4 for shape in shapes[:2]) or shapes[0][0] != 1 or prod(shapes[2]) < 3:
         raise NetError(f"takes scores [1, 2 A, H, W], deltas [1, 4 A, H, W] and im_info [1, 3] of one image, not {[list(s) for s in shapes]}")
     if shapes[0][1] != 2 * anchors or shapes[1][1] != 4 * anchors:
         raise NetError(f"{anchors} anchors do not go with scores {list(shapes[0])} and deltas {list(shapes[1])}")
@@ -142,7 +148,8 @@ def box_annotator(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     p = layer.spec.box_annotator_ohem_param
     regions, loss, labels, weights = shapes
     places = prod(loss)
-    if not p.roi_per_img or len(regions) < 2 or regions[1] != 5 or prod(labels) != places or weights[0] != regions[0] or prod(regions) != 5 * places:
+    equal = prod(labels) == places and prod(regions) == 5 * places and weights[:1] == regions[:1] and _four(weights, 1) == _four(regions, 1)
+    if not p.roi_per_img or len(regions) < 2 or len(weights) < 2 or regions[1] != 5 or not equal:
         raise NetError(f"needs roi_per_img, and regions [R, 5], losses, labels and weights of as many regions, not {[list(s) for s in shapes]}")
     tops = (_four(labels, 1), _four(weights, weights[1]))
     return Recipe("regions.HardestRegions", {"count": p.roi_per_img, "ignored": p.ignore_label}, tops)

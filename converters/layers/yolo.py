@@ -16,7 +16,7 @@ _VALUES = "how many boxes remain depends on the values"
 @layer("YoloDetectionOutput", bottoms=(1, 2), in_place="the boxes have another shape", onnx=_VALUES)
 def yolo_detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """One or two maps [1, boxes (5 + classes), S, S] -> [1, 1, K, 7]: image, label from 1, score, box in parts of the image (YOLOv2)."""
-    p = _settings(layer, "yolo_detection_output_param", classes=20, boxes=5)
+    p = _settings(layer, "yolo_detection_output_param", boxes=5)
     if p["coords"] != 4:
         raise NetError(f"coords {p['coords']}: a box has 4")
     anchors = _anchors(p)
@@ -30,7 +30,7 @@ def yolo_detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
 @layer("Yolov3DetectionOutput", bottoms=(1, None), in_place="the boxes have another shape", onnx=_VALUES)
 def yolov3_detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     """Maps [1, boxes (5 + classes), S, S] -> [1, 1, K, 7]; map i has the anchors of its part of `mask`, in pixels of S * anchors_scale[i]."""
-    p = _settings(layer, "yolov3_detection_output_param", classes=20, boxes=3)
+    p = _settings(layer, "yolov3_detection_output_param", boxes=3)
     anchors, mask, scales = _anchors(p), p["mask"], p["scales"]
     if p["groups"] != len(shapes) or len(mask) != len(shapes) * p["boxes"] or len(scales) < len(shapes) or max(mask, default=0) >= len(anchors):
         raise NetError(
@@ -43,15 +43,17 @@ def yolov3_detection_output(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
     return Recipe("yolo.MaskedDetections", args | {"confidence": p["confidence"], "overlap": p["overlap"]}, ((1, 1, 1, 7),))
 
 
-def _settings(layer: Layer, name: str, *, classes: int, boxes: int) -> dict[str, Any]:
+def _settings(layer: Layer, name: str, *, boxes: int) -> dict[str, Any]:
     """The fields of a message that no schema here has, with the fork's defaults."""
     p = layer.spec.part(name)
     if p is None:
         raise NetError(f"needs {name}")
+    if not p.has("num_classes"):
+        raise NetError("num_classes is missing")
     if p.has("label_map_file") or p.has("side"):  # names for what is printed; and a size that the map itself tells
         p.get("label_map_file"), p.get("side")
     listed = {key: value if isinstance(value := p.get(field, []), list) else [value] for key, field in _LISTS.items()}
-    plain = {"classes": classes, "boxes": boxes, "confidence": 0.01, "overlap": 0.45, "coords": 4, "groups": 2}
+    plain = {"classes": 0, "boxes": boxes, "confidence": 0.01, "overlap": 0.45, "coords": 4, "groups": 2}
     return listed | {key: p.get(_PLAIN[key], usual) for key, usual in plain.items()}
 
 

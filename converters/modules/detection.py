@@ -87,6 +87,11 @@ def encode(truth: Tensor, box: Tensor, variance: Tensor, *, code: str, in_target
     return target if in_target else target / variance
 
 
+def crosses(box: Tensor) -> Tensor:
+    """Which boxes [..., 4] reach out of the image."""
+    return ((box < 0) | (box > 1)).any(-1)
+
+
 def area(box: Tensor, pixel: float = 0.0) -> Tensor:
     """Areas of boxes [..., 4], 0 of inverted ones; with `pixel` 1 the last pixel counts."""
     size = box[..., 2:] - box[..., :2]
@@ -178,7 +183,7 @@ class DetectionOutput(nn.Module):
         keep = suppress(box.flatten(0, 1), keep.flatten(0, 1), self.overlap, self.eta).view_as(keep)
         if self.keep_top_k > -1:
             most = min(self.keep_top_k, keep[0].numel())
-            best = torch.where(keep, score, float("-inf")).flatten(1).topk(most).indices
+            _, best = highest(torch.where(keep, score, float("-inf")).flatten(1), most)
             keep = keep & torch.zeros_like(keep).flatten(1).scatter(1, best, True).view_as(keep)
         return self.rows(score, box, keep, labels)
 
@@ -242,6 +247,12 @@ def smooth_l1(difference: Tensor, sigma: float = 1.0) -> Tensor:
     return F.smooth_l1_loss(difference, difference.new_zeros(()).expand_as(difference), reduction="none", beta=1 / sigma**2)
 
 
+def check_labels(rows: Tensor, background: int) -> None:
+    """IndexError if a box [K, 7 or 8] has the label of the background."""
+    if bool((rows[:, 1].trunc() == background).any()):
+        raise IndexError(f"a box has the label {background} of the background")
+
+
 def first_best(values: Tensor) -> int:
     """The place of the largest of [K]; of equals the first."""
     return int((values == values.max()).nonzero()[0, 0])
@@ -250,7 +261,8 @@ def first_best(values: Tensor) -> int:
 class DetectionEvaluate(nn.Module):
     """Detections [1, 1, K, 7] and truth [1, 1, M, 8] -> [1, 1, classes + K, 5]: rows (image, label, score, true, false positive).
 
-    First a row (-1, label, number of truth boxes, -1, -1) for each class. `sizes` are (height, width) of the images, for boxes in pixels.
+    First a row (-1, label, number of truth boxes, -1, -1) for each class. `sizes` are (height, width) of a data set's images, for boxes in
+    pixels: each image that has a row takes the next one, from batch to batch and then from the first again.
     """
 
     def __init__(
@@ -258,20 +270,25 @@ class DetectionEvaluate(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.background, self.threshold, self.difficult, self.sizes = classes, background, threshold, difficult, sizes
+        self.seen = 0
 
     def forward(self, detections: Tensor, truth: Tensor) -> Tensor:
         found, true = detections.detach().reshape(-1, 7), truth.detach().reshape(-1, 8)
         ended = (true[:, 0] == -1).nonzero()
         true = true[: int(ended[0, 0])] if len(ended) else true  # the first row of -1 ends the list
-        found = found[(found[:, 0] != -1) & (found[:, 1] != -1)]
+        found = found[found[:, 0] != -1]
+        for boxes in (found, true):
+            check_labels(boxes, self.background)
         rows = []
         for label in range(self.classes):
             if label != self.background:
                 counted = (true[:, 1] == label) & (torch.ones_like(true[:, 7], dtype=torch.bool) if self.difficult else true[:, 7] == 0)
                 rows.append([-1.0, float(label), float(counted.sum()), -1.0, -1.0])
-        for n, image in enumerate(found[:, 0].unique().tolist()):
-            size = None if self.sizes is None else self.sizes[n % len(self.sizes)]
-            rows += self.of_image(image, found[found[:, 0] == image], true[true[:, 0] == image], size)
+        for image in found[:, 0].unique().tolist():
+            size = None if self.sizes is None else self.sizes[self.seen % len(self.sizes)]
+            self.seen += 1
+            boxes = found[(found[:, 0] == image) & (found[:, 1] != -1)]
+            rows += self.of_image(image, boxes, true[true[:, 0] == image], size)
         return detections.new_tensor(rows).reshape(1, 1, -1, 5)
 
     def of_image(self, image: float, found: Tensor, true: Tensor, size: tuple[int, int] | None) -> list[list[float]]:
@@ -287,7 +304,7 @@ class DetectionEvaluate(nn.Module):
             visited = set[int]()
             for box, row in zip(boxes, overlaps, strict=True):
                 best = first_best(row)
-                hit = float(row[best]) >= self.threshold
+                hit = bool(row[best] >= self.threshold)  # in the precision of the blobs, where 0.7 is less than Python's
                 counts = self.difficult or float(truths[best, 7]) == 0
                 is_true = hit and counts and best not in visited
                 is_false = not hit or (counts and best in visited)
@@ -368,6 +385,7 @@ class MultiBoxLoss(nn.Module):
     def truths(self, rows: Tensor, batch: int) -> list[Tensor]:
         """Truth rows by image; rows of -1 are passed over, difficult ones by choice."""
         rows = rows[rows[:, 0] != -1]
+        check_labels(rows, self.background)
         rows = rows if self.difficult else rows[rows[:, 7] == 0]
         return [rows[rows[:, 0] == image] for image in range(batch)]
 
@@ -392,9 +410,9 @@ class MultiBoxLoss(nn.Module):
     def match_boxes(self, boxes: Tensor, truth: Tensor) -> tuple[dict[int, int], Tensor]:
         """{box: truth}: each truth with its best box, then by choice each box with its best truth; and each box's largest overlap."""
         overlaps = overlap(boxes[:, None], truth[None, :, 3:7]) if len(truth) else boxes.new_zeros(len(boxes), 0)
-        overlaps = torch.where(overlaps > 1e-6, overlaps, 0)
+        overlaps = torch.where(overlaps > NO_OVERLAP, overlaps, 0)
         if self.ignore_crossing:
-            overlaps = overlaps * ~((boxes < 0) | (boxes > 1)).any(1)[:, None]
+            overlaps = overlaps * ~crosses(boxes)[:, None]
         pairs: dict[int, int] = {}
         left = overlaps.clone()
         for _ in range(len(truth)):
@@ -422,10 +440,12 @@ class MultiBoxLoss(nn.Module):
             cost = cost + self.location_cost_of_each(location[image].detach(), matches, truths[image], priors, variance)
         positive = {p for _, p in matches}
         hard = self.mining == "HARD_EXAMPLE"
-        crossing = ((priors < 0) | (priors > 1)).any(1).tolist() if self.ignore_crossing else [False] * len(priors)
-        near = largest.tolist()
-        open_ = [p for p in range(len(priors)) if hard or (p not in positive and not crossing[p] and near[p] < self.negative_overlap)]
-        wanted = min(self.sample_size if hard else int(len(positive) * self.negative_ratio), len(open_))
+        boxes = priors if self.match_priors else self.predicted(location[image].detach(), priors, variance)
+        crossing = crosses(boxes).tolist() if self.ignore_crossing else [False] * len(priors)
+        far = (largest < self.negative_overlap).tolist()
+        open_ = [p for p in range(len(priors)) if hard or (p not in positive and not crossing[p] and far[p])]
+        share = cost.new_tensor(float(len(positive))) * self.negative_ratio  # in Caffe's precision, where 30 * 2.1 is below 63
+        wanted = min(self.sample_size, len(open_)) if hard else int(share.clamp(0, len(open_)))
         chosen = set(self.worst(open_, cost, wanted, location[image].detach(), priors, variance))
         kept = {key: t for key, t in matches.items() if not hard or key[1] in chosen}
         return kept, [p for p in sorted(chosen) if p not in positive and not crossing[p]]
@@ -438,13 +458,17 @@ class MultiBoxLoss(nn.Module):
         if self.suppression is None:
             return order[:wanted]
         threshold, top_k, by_priors = self.suppression
-        boxes = priors if by_priors else decode(location[:, 0], priors, variance, code=self.code, in_target=self.in_target)
-        order = order if top_k < 0 else order[:top_k]
+        boxes = priors if by_priors else self.predicted(location, priors, variance)
+        small = area(boxes).double() < SMALL_BOX
         kept: list[int] = []
-        for place in order:
-            if not kept or float(overlap(boxes[place], boxes[kept]).max()) <= threshold:
+        for place in order if top_k < 0 else order[:top_k]:
+            if not small[place] and not bool((overlap(boxes[place], boxes[kept]) > threshold).any()):
                 kept.append(place)
         return kept[:wanted]
+
+    def predicted(self, location: Tensor, priors: Tensor, variance: Tensor) -> Tensor:
+        """The boxes [P, 4] of locations [P, 1, 4], one for all classes."""
+        return decode(location[:, 0], priors, variance, code=self.code, in_target=self.in_target)
 
     def label(self, truth: Tensor, t: int) -> int:
         """The class that a matched prior must predict."""
@@ -456,7 +480,7 @@ class MultiBoxLoss(nn.Module):
         for (_, p), t in matches.items():
             labels[p] = int(truth[t, 1])
         if self.confidence_loss == "SOFTMAX":
-            return nn.functional.nll_loss(confidence.log_softmax(1), labels, reduction="none").clamp(max=87.33654475)
+            return nn.functional.nll_loss(confidence.log_softmax(1), labels, reduction="none").clamp(max=LOG_FLT_MIN)
         target = nn.functional.one_hot(labels, self.classes).to(confidence.dtype)
         return nn.functional.binary_cross_entropy_with_logits(confidence, target, reduction="none").sum(1)
 
@@ -528,4 +552,4 @@ class MultiBoxLoss(nn.Module):
 def softmax_cost(scores: Tensor, labels: Tensor) -> Tensor:
     """Sum of -log softmax(scores)[label] of [K, C]; a hopeless one costs 87.3, its gradient stays."""
     cost = nn.functional.nll_loss(scores.log_softmax(1), labels, reduction="none")
-    return (cost + (cost.clamp(max=87.33654475) - cost).detach()).sum()
+    return (cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()).sum()

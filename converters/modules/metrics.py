@@ -30,7 +30,9 @@ class Accuracy(nn.Module):
 class SegAccuracy(nn.Module):
     """Of the confusion of all places of a batch: accuracy, mean recall of the classes that occur, mean Jaccard index of all; [1, 1, 1, 3].
 
-    A class that neither occurs nor is predicted has the index 1. For each of `outputs` a further result: its precision, recall and index.
+    A class that neither occurs nor is predicted has the index 1. For each of `outputs` a further result: its precision, recall and index,
+    NaN where nothing was predicted or occurs. Of equal scores the last is the guess, as DeepLab sorts them; with `outputs`, which are an
+    early PSPNet's, the first.
     """
 
     def __init__(self, ignored: tuple[int, ...] = (), outputs: tuple[int, ...] = ()) -> None:
@@ -39,13 +41,17 @@ class SegAccuracy(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, ...]:
         x, classes = x.detach().to(torch.promote_types(x.dtype, torch.float32)), x.shape[1]
-        behind = torch.arange(classes - 1, -1, -1, device=x.device, dtype=x.dtype).view(-1, 1, 1)  # how many classes come after each
+        rank = torch.arange(classes, device=x.device, dtype=x.dtype).view(-1, 1, 1)
+        rank = rank.flip(0) if self.outputs else rank
         equal = x.clone().ge_(x.amax(1, keepdim=True))  # floats: several times faster than an argmax
-        guess = classes - 1 - equal.mul_(behind).amax(1).long().flatten()  # of equals the first
+        guess = equal.mul_(rank).amax(1).long().flatten()
+        guess = classes - 1 - guess if self.outputs else guess
         true = label.detach().long().flatten()
-        counts = (true >= 0) & (true < classes)
+        counts = torch.ones_like(true, dtype=torch.bool)
         for value in self.ignored:
             counts = counts & (true != value)
+        if not torch.compiler.is_compiling() and bool((counts & ((true < 0) | (true >= classes))).any()):
+            raise IndexError(f"a label is none of the {classes} classes, nor ignored; there are {true[counts].unique().tolist()[:9]}")
         pair = torch.where(counts, true * classes + guess, classes * classes)
         confusion = torch.zeros(classes * classes + 1, device=x.device, dtype=x.dtype).index_add(0, pair, torch.ones_like(pair, dtype=x.dtype))
         confusion = confusion[:-1].view(classes, classes)
@@ -53,7 +59,6 @@ class SegAccuracy(nn.Module):
         recall, union = hit / occurs.clamp(min=1), occurs + guessed - hit
         jaccard = torch.where(union == 0, 1.0, hit / union.clamp(min=1))
         whole = torch.stack((hit.sum() / confusion.sum().clamp(min=1), recall.sum() / (occurs > 0).sum().clamp(min=1), jaccard.mean()))
-        precision = hit / guessed.clamp(min=1)
-        results = [whole, *(torch.stack((precision[k], recall[k], jaccard[k])) for k in self.outputs)]
+        results = [whole, *(torch.stack((hit[k] / guessed[k], hit[k] / occurs[k], jaccard[k])) for k in self.outputs)]
         shaped = tuple(r.to(x.dtype).view(1, 1, 1, 3) for r in results)
         return shaped if self.outputs else shaped[0]

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 class Proposal(nn.Module):
     """Anchors moved by deltas, cut to the image, the best before and after suppression: [R, 5], first column 0; and by choice scores.
 
-    Boxes smaller than `least` (in pixels of the image before it was scaled) are left out, or with `keep_small` have score 0.
+    Boxes smaller than `least` (in pixels of the image before it was scaled) are left out, or with `keep_small` have score 0. The scale of
+    the height is info's third number, that of the width its number `wide`.
     """
 
     anchors: Tensor
 
     def __init__(
         self, stride: int, scales: tuple[float, ...], before: int, after: int, scores: bool, overlap: float = 0.7, least: int = 16,
-        ratios: tuple[float, ...] = (0.5, 1.0, 2.0), base: int = 16, keep_small: bool = False,
+        ratios: tuple[float, ...] = (0.5, 1.0, 2.0), base: int = 16, keep_small: bool = False, wide: int = 2,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stride, self.before, self.after, self.scores = stride, before, after, scores
-        self.overlap, self.least, self.keep_small = overlap, least, keep_small
+        self.overlap, self.least, self.keep_small, self.wide = overlap, least, keep_small, wide
         self.register_buffer("anchors", base_anchors(scales, ratios, base), persistent=False)
         self.as_operator = False  # set while a file is written whose format has an operator for the suppression
 
@@ -32,7 +33,9 @@ class Proposal(nn.Module):
         score = scores.detach()[0, count:].permute(1, 2, 0).reshape(-1)
         delta = deltas.detach()[0].permute(1, 2, 0).reshape(-1, 4)
         box = moved(all_anchors(self.anchors, rows, columns, self.stride), delta)
-        height, width, scale = info.detach().reshape(-1)[:3]
+        info = info.detach().reshape(-1)
+        height, width = info[0], info[1]
+        scale = torch.stack((info[self.wide], info[2]))  # of the width and the height
         box = torch.minimum(box, torch.stack((width, height, width, height)) - 1).clamp(min=0)
         large = (box[:, 2:] - box[:, :2] + 1 >= self.least * scale).all(1)
         score = torch.where(large, score, 0.0 if self.keep_small else float("-inf"))
@@ -56,15 +59,11 @@ class Proposal(nn.Module):
 
 def base_anchors(scales: tuple[float, ...], ratios: tuple[float, ...] = (0.5, 1.0, 2.0), base: int = 16) -> Tensor:
     """[ratios * scales, 4]: a base x base window in each ratio of height to width, in whole pixels, times each scale."""
-    found = []
-    centre = 0.5 * (base - 1)
-    for ratio in ratios:
-        width = math.floor((base * base / ratio) ** 0.5 + 0.5)
-        height = math.floor(width * ratio + 0.5)
-        for scale in scales:
-            w, h = 0.5 * (width * scale - 1), 0.5 * (height * scale - 1)
-            found.append([centre - w, centre - h, centre + w, centre + h])
-    return torch.tensor(found)
+    ratio = torch.tensor(ratios, dtype=torch.float32)
+    width = half_up((base * base / ratio).sqrt())
+    size = torch.stack((width, half_up(width * ratio)), 1)[:, None] * torch.tensor(scales, dtype=torch.float32)[:, None]
+    half, centre = 0.5 * (size - 1), 0.5 * (base - 1)
+    return torch.cat((centre - half, centre + half), 2).reshape(-1, 4)
 
 
 def all_anchors(anchors: Tensor, rows: int, columns: int, stride: int) -> Tensor:
@@ -86,7 +85,7 @@ def overlaps_of(a: Tensor, b: Tensor) -> Tensor:
     low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
     shared = (high - low + 1).clamp(min=0).prod(2)
     areas = ((t[:, 2:] - t[:, :2] + 1).prod(1) for t in (a, b))
-    return shared / (next(areas)[:, None] + next(areas) - shared)
+    return torch.where(shared > 0, shared / (next(areas)[:, None] + next(areas) - shared), 0)
 
 
 def drawn(places: Tensor, count: int) -> Tensor:
@@ -111,11 +110,12 @@ class AnchorTargets(nn.Module):
 
     def forward(self, scores: Tensor, boxes: Tensor, info: Tensor) -> tuple[Tensor, ...]:
         rows, columns = scores.shape[2:]
-        boxes, (height, width) = boxes.detach().reshape(-1, 5), info.detach().reshape(-1)[:2]
-        anchor = all_anchors(self.anchors, rows, columns, self.stride).to(boxes.dtype)
+        kind, (height, width) = boxes.dtype, info.detach().reshape(-1)[:2]
+        boxes = boxes.detach().reshape(-1, 5).double()  # numpy's; thresholds and equal overlaps depend on it
+        anchor = all_anchors(self.anchors, rows, columns, self.stride).double()
         inside = ((anchor[:, :2] >= 0).all(1) & (anchor[:, 2] < width) & (anchor[:, 3] < height)).nonzero().flatten()
         label, best = self.labels(overlaps_of(anchor[inside], boxes[:, :4]))
-        target = deltas_between(anchor[inside], boxes[best, :4])
+        label, target = label.to(kind), deltas_between(anchor[inside], boxes[best, :4]).to(kind)
         ones = torch.ones_like(target)
         outside = ones * (label >= 0)[:, None] / (label >= 0).sum()
         spread = [self.spread(t, inside, rows, columns) for t in (target, ones * (label == 1)[:, None], outside)]
@@ -156,7 +156,9 @@ class ProposalTargets(nn.Module):
     def forward(self, regions: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
         boxes = boxes.detach().reshape(-1, 5)
         regions = torch.cat((regions.detach().reshape(-1, 5), F.pad(boxes[:, :4], (1, 0))))
-        most, best = overlaps_of(regions[:, 1:], boxes[:, :4]).max(1)
+        if bool((regions[:, 0] != 0).any()):
+            raise IndexError("the regions must all be of one image, 0")
+        most, best = overlaps_of(regions[:, 1:].double(), boxes[:, :4].double()).max(1)  # as numpy's
         low, high = self.background
         front = drawn((most >= self.foreground).nonzero().flatten(), round(self.share * self.count))
         back = drawn(((most < high) & (most >= low)).nonzero().flatten(), self.count - len(front))
