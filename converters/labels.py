@@ -15,12 +15,12 @@ _BEHIND_BATCH = ("HingeLoss", "MultinomialLogisticLoss")
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A step reads `blob` as classes 0 to classes - 1; `ignore` is the label that it passes over."""
+    """A step reads `blob` as classes 0 to classes - 1; `ignore` are the labels that it passes over."""
 
     step: Step
     blob: Value
     classes: int
-    ignore: int | None
+    ignore: tuple[int, ...]
 
     def check(self, values: Any, records: Sequence[int] = ()) -> None:
         """DataError with the sample, or its number in the source, if a label is none of the classes."""
@@ -36,11 +36,14 @@ def labels_of(step: Step) -> Labels | None:
         classes = step.bottom_shapes[0][step.recipe.args["axis"]]
     elif step.type in _BEHIND_BATCH:
         classes = prod(step.bottom_shapes[0][1:])
+    elif step.type == "SegAccuracy":
+        return Labels(step, step.bottoms[1], step.bottom_shapes[0][1], step.recipe.args["ignored"])
     elif step.type == "CenterLoss":
         classes = step.recipe.args["classes"]
     else:
         return None
-    return Labels(step, step.bottoms[1], classes, step.recipe.args.get("ignore_label"))
+    ignored = step.recipe.args.get("ignore_label")
+    return Labels(step, step.bottoms[1], classes, () if ignored is None else (ignored,))
 
 
 def check_fed(graph: Graph, blobs: Mapping[str, Any], records: Mapping[str, Sequence[int]] | None = None) -> None:

@@ -16,6 +16,7 @@ from sklearn import metrics
 
 import converters
 from converters.net import CaffeNet
+from converters.samples import sample_inputs
 from prototxt import DecantError, parse_text
 
 Array = np.ndarray[Any, Any]
@@ -364,7 +365,7 @@ def test_the_guess_of_a_segmentation_among_equal_scores(outputs: str, generator:
 def test_a_label_of_a_segmentation_is_a_class_or_ignored(wrong: float) -> None:
     x, label = torch.zeros(1, 4, 2, 2), torch.tensor([[[[0, 3], [wrong, 1]]]])
     assert run(f'type: "SegAccuracy" seg_accuracy_param {{ ignore_label: {wrong:.0f} }}', x, label)[0].isfinite().all()
-    with pytest.raises(DecantError, match=f"none of the 4 classes.*{wrong:.0f}"):
+    with pytest.raises(DecantError, match=f"sample 0: label {wrong:.0f} is none of 4 classes"):
         run('type: "SegAccuracy"', x, label)
 
 
@@ -385,6 +386,23 @@ def test_hardest_regions_equal_a_loop(generator: torch.Generator) -> None:
 def test_weights_of_other_places_are_refused() -> None:
     with pytest.raises(DecantError, match="weights of as many"):
         one('type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 }', (3, 5, 2, 2), (3, 1, 2, 2), (3, 1, 2, 2), (3, 8, 1, 1), tops=2)
+
+
+ROI_TARGETS = 'type: "Python" python_param { module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "{num_classes: 4}" }'
+READERS: list[tuple[str, list[tuple[int, ...]], int]] = [
+    ('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }', [(1, 4, 5, 6), (7, 5)], 1),
+    ('type: "PSROIPooling" psroi_pooling_param { spatial_scale: 1 output_dim: 1 group_size: 2 }', [(1, 4, 5, 6), (7, 5, 1, 1)], 1),
+    ('type: "SegAccuracy"', [(2, 4, 5, 6), (2, 1, 5, 6)], 1),
+    (ROI_TARGETS, [(30, 5), (2, 5)], 5),
+    ('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 background_label_id: 1 }', [(1, 8), (1, 4), (1, 2, 8), (1, 1, 3, 8)], 1),
+    ('type: "DetectionEvaluate" detection_evaluate_param { num_classes: 2 overlap_threshold: 0.5 }', [(1, 1, 2, 7), (1, 1, 3, 8)], 1),
+]
+
+
+@pytest.mark.parametrize(("layer", "shapes", "tops"), READERS, ids=lambda v: v.split('"')[1] if isinstance(v, str) else "")
+def test_samples_are_what_a_layer_takes(layer: str, shapes: list[tuple[int, ...]], tops: int) -> None:
+    net = one(layer, *shapes, tops=tops)
+    assert "y0" in net.blobs(sample_inputs(net.graph))
 
 
 def test_anchor_targets_follow_their_rules(generator: torch.Generator) -> None:
@@ -490,9 +508,8 @@ def test_overlaps_decide_in_double_precision(generator: torch.Generator) -> None
 
 
 def test_regions_of_a_second_image_are_refused() -> None:
-    layer = 'type: "Python" python_param { module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "{num_classes: 4}" }'
     with pytest.raises(DecantError, match="of one image"):
-        run(layer, torch.tensor([[1.0, 0, 0, 9, 9]]), torch.tensor([[0.0, 0, 9, 9, 1]]), tops=5)
+        run(ROI_TARGETS, torch.tensor([[1.0, 0, 0, 9, 9]]), torch.tensor([[0.0, 0, 9, 9, 1]]), tops=5)
 
 
 @pytest.mark.parametrize("version", [2, 3])

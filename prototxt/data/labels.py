@@ -10,16 +10,15 @@ import numpy as np
 from ..errors import DataError
 
 
-def check_labels(labels: Any, classes: int, *, records: Sequence[int] = (), place: str = "labels", ignore: float | None = None) -> None:
+def check_labels(labels: Any, classes: int, *, records: Sequence[int] = (), place: str = "labels", ignore: float | Sequence[float] = ()) -> None:
     """DataError that names the first sample of labels [N, ...] whose label, cut towards zero as Caffe cuts it, is not from 0 to classes - 1.
 
-    `records` are the numbers of the samples in their source, if they have some; `ignore` is a label that counts for none.
+    `records` are the numbers of the samples in their source, if they have some; `ignore` are labels that count for none.
     """
     values = np.asarray(labels)
     flat = np.trunc(values.reshape(-1))
     wrong = ~((flat >= 0) & (flat < classes))  # NaN too
-    if ignore is not None:
-        wrong &= flat != ignore
+    wrong &= ~np.isin(flat, ignore)
     if not wrong.any():
         return
     first = int(np.argmax(wrong))
