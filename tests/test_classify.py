@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import re
 import runpy
@@ -651,10 +652,11 @@ def test_a_report_says_what_scikit_learn_says(finished: Path, tmp_path: Path) ->
     made = trained(finished)
     predictions = made.predictions("test")
     page, facts = write_report(made, predictions, decide(made.config, made.predictions("val")), "test", tmp_path / "report.html")
-    found = json.loads(facts.read_text())["tasks"]["digit"]
+    found, odd = (json.loads(facts.read_text())["tasks"][name] for name in ("digit", "odd"))
     labels, answers = predictions.targets["digit"], predictions.logits["digit"].argmax(1)
     assert found["confusion"] == confusion_matrix(labels, answers, labels=range(10)).tolist()
     assert found["metrics"]["macro_f1_seen"] == pytest.approx(f1_score(labels, answers, average="macro"))
+    assert all(row["cost"] == pytest.approx(-math.log(row["confidence"] if row["right"] else 1 - row["confidence"])) for row in odd["worst"])
     text = page.read_text()
     assert "http" not in text.replace("http://www.w3.org", "")
     assert text.count("<img ") >= 12

@@ -73,7 +73,7 @@ def _details(task: Task, predictions: Predictions, decision: Decision, counts: S
         "temperature": decision.temperature,
         "decision_notes": list(decision.notes),
         "train_counts": list(counts or ()),
-        "worst": _worst(task, predictions, decision, calibrated, labels, mask),
+        "worst": _worst(task, predictions, decision, logits, labels, mask),
     }
     if task.kind == "age":
         return details
@@ -155,7 +155,7 @@ def _thresholds(task: Task, decision: Decision, logits: Tensor, labels: Tensor, 
 
 def _worst(task: Task, predictions: Predictions, decision: Decision, logits: Tensor, labels: Tensor, mask: Tensor) -> list[dict[str, Any]]:
     """The samples that the net is most wrong about: the highest cost of a label, or the largest error in years."""
-    cost = _cost(task, logits, labels)
+    cost = _cost(task, decision.calibrated(logits), labels)
     cost = torch.where(mask, cost, -1.0).reshape(len(logits), -1)
     highest, label = cost.max(1)
     values, present, sure = answers(task, decision, logits)
