@@ -70,6 +70,12 @@ def parse_text(text: str, kind: str = "net", path: str | Path = "<text>") -> Mes
     return _Reader(text, path).read(name)
 
 
+_OTHERS = {  # by message: what is read, what the file may be instead, and what to give then
+    "NetParameter": ("net", "solver", "give the net that the solver names"),
+    "SolverParameter": ("solver", "net", 'a solver names its net: net: "FILE"'),
+}
+
+
 class _Problem(Exception):
     """What is wrong, inside a conversion that does not know its place."""
 
@@ -290,6 +296,7 @@ class _Reader:
             message.values[field.name] = value
 
     def _keep(self, message: Message, name: str, at: int, value: Any) -> None:
+        self._refuse_other_file(message.kind, name, at)
         if not isinstance(value, Message) and (message.kind, name) not in self._no_mistakes:
             self._refuse_mistake(message.kind, name, at)
             self._no_mistakes.add((message.kind, name))
@@ -297,6 +304,12 @@ class _Reader:
             self._refuse_json_name(message, name, at)
         message.unknown.setdefault(name, []).append(value)
         message.places.setdefault(name, at)
+
+    def _refuse_other_file(self, kind_: Kind, name: str, at: int) -> None:
+        """A solver where a net is asked for, or a net where a solver is."""
+        read, other, way_out = _OTHERS.get(kind_.name, ("", "", ""))
+        if other and name in kind(f"{other.capitalize()}Parameter").fields:
+            self._fail(at, f"{name!r} is a field of a {other}, and this is read as a {read}; {way_out}")
 
     def _refuse_json_name(self, message: Message, name: str, at: int) -> None:
         """`convolutionParam { }` is no fork's message, but protobuf's other spelling, which its text does not take."""

@@ -22,6 +22,7 @@ NETS = sorted((CORPUS / "nets").glob("*.prototxt"))
         ("layer { pooling_param { pool: MEAN } }", "1:31", "one of MAX, AVE, STOCHASTIC"),
         ("layer { convolution_param { num_ouput: 3 } }", "1:29", "did you mean 'num_output'?"),
         ("layer { stride: 2 }", "1:9", "convolution_param or pooling_param { }"),
+        ('net: "net.prototxt"', "1:1", "is a field of a solver"),
         ("layer {\n name: 'a'\n", "3:1", "expected '}'; opened at 1:1"),
         ("layer { name: 'a' }}", "1:20", "closes nothing"),
         ('name: "a"\nname: "b"', "2:1", "a second time"),
@@ -39,6 +40,11 @@ def test_errors_say_where_what_and_the_way_out(text: str, place: str, says: str)
     assert str(caught.value).startswith(f"net.prototxt:{place}: ")
     assert says in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_net_in_a_solvers_place_is_told() -> None:
+    with pytest.raises(CaffeTextError, match=r"2:1: 'layer' is a field of a net, .*net: \"FILE\""):
+        parse_text("base_lr: 0.1\nlayer { }", kind="solver")
 
 
 def test_the_caret_stands_under_the_place() -> None:
