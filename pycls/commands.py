@@ -135,7 +135,7 @@ def predict(
     format: Annotated[str, typer.Option(help="The list's format.")] = "native",
     folder: Folder = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers as a label file.", show_default=False)] = None,
-    abstain: Annotated[float | None, typer.Option(help="Answer NA below this probability.", show_default=False)] = None,
+    abstain: Annotated[float | None, typer.Option(min=0, max=1, help="Answer NA below this probability.", show_default=False)] = None,
     views: Annotated[
         str | None, typer.Option(help="Views to join: flip, vertical_flip, rotate, by commas; or none. By default the run's.", show_default=False)
     ] = None,

@@ -69,7 +69,7 @@ def draw_net(
 
     net = converters.load(path, weights)
     _, channels, height, width = net.graph.blob_shapes[net.graph.inputs[0]]
-    spec = ImageConfig(height=height, width=width, channels=channels, order="BGR", scale=scale, mean=mean)
+    spec = ImageConfig(height=height, width=width, channels=channels, order="BGR", scale=scale, mean=tuple(m * scale for m in mean))
     pixels = torch.stack([torch.from_numpy(load_image([image], spec)) for image in images]).float()
     factor, shift = (torch.from_numpy(c).view(1, -1, 1, 1) for c in channel_constants(spec, channels))
     masks = masks_of_net(net, pixels * factor + shift, blobs)

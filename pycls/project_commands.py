@@ -146,7 +146,7 @@ def masks(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("masks.png"),
     blob: Annotated[list[str] | None, typer.Option(help="A blob to show; by default each map that a Sigmoid makes.", show_default=False)] = None,
     mean: Annotated[str, typer.Option(help="Channel means in BGR, 104,117,123.")] = "0",
-    scale: Annotated[float, typer.Option(help="Factor before the mean.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Factor behind the mean.")] = 1.0,
 ) -> None:
     """Draw a net's attention masks as heat maps over images."""
     from .heatmaps import draw_net

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import converters
 from prototxt import NetError, parse_text
 from pycls.commands import app
-from pycls.heatmaps import draw, heat, masks_of, masks_of_net
+from pycls.heatmaps import draw, draw_net, heat, masks_of, masks_of_net
 from pycls.models.attention import attention_small
 
 GATED = """name: "Gated" input: "data" input_shape { dim: 1 dim: 3 dim: 12 dim: 20 }
@@ -64,6 +64,15 @@ def test_masks_of_a_converted_net() -> None:
         masks_of_net(net, images, ["mass"])
     with pytest.raises(NetError, match="no Sigmoid"):
         masks_of_net(converters.load(parse_text(GATED.replace("Sigmoid", "TanH"))), images)
+
+
+def test_images_are_prepared_as_caffe_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.prototxt").write_text(GATED)
+    Image.fromarray(np.full((12, 20, 3), 200, np.uint8)).save(tmp_path / "grey.png")
+    fed = []
+    monkeypatch.setattr("pycls.heatmaps.masks_of_net", lambda net, images, blobs: fed.append(images) or {"mask": images})
+    draw_net(tmp_path / "net.prototxt", None, [tmp_path / "grey.png"], tmp_path / "out.png", mean=(104.0, 117.0, 123.0), scale=0.5)
+    assert fed[0][0, :, 0, 0].tolist() == [48.0, 41.5, 38.5]  # (pixel - mean) * scale
 
 
 def test_the_command_draws(tmp_path: Path) -> None:

@@ -219,6 +219,8 @@ def read_bundle(folder: str | Path, *, cuda: bool = False) -> Bundle:
         raise TrainingError(f"{folder / FACTS}: lacks something that a bundle has: {exc}") from exc
     except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as exc:
         raise TrainingError(f"{folder / ONNX}: ONNX Runtime cannot load it: {str(exc).splitlines()[0]}") from exc
+    if cuda and "CUDAExecutionProvider" not in session.get_providers():
+        raise TrainingError("--cuda: ONNX Runtime finds no GPU that it can use here; leave it out, and it runs on the CPU")
     return Bundle(folder, tasks, decisions, image, tta, tuple(facts["planes"]), facts, session)
 
 
