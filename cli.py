@@ -108,7 +108,7 @@ def convert(
     reader: Annotated[str, typer.Option("--for", help="opencv: with the lines that use the ONNX file, and a check against OpenCV 4.")] = "",
     page: Annotated[bool, typer.Option("--page", help="Also the card as a page: the ONNX file against the module, blob by blob.")] = False,
     all: Annotated[bool, typer.Option("--all", help="NET is a folder of models: convert each, one row a model.")] = False,
-    jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side with --all.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """PyTorch source, weights, ONNX and a proof card in one folder. With what the files say of preprocessing."""
@@ -116,8 +116,9 @@ def convert(
     from converters.convert import Options
     from converters.convert import convert as run
 
-    if reader and not onnx:
-        raise typer.BadParameter("is about the ONNX file, which --no-onnx leaves out", param_hint="--for")
+    for name, asked in (("--for", reader), ("--bake-preprocessing", bake_preprocessing)):
+        if asked and not onnx:
+            raise typer.BadParameter("is about the ONNX file, which --no-onnx leaves out", param_hint=name)
     options = Options(
         phase=phase.upper(),
         stages=tuple(stage or ()),
@@ -207,8 +208,9 @@ def upgrade(
     target: Annotated[Path, typer.Argument(help="Where to write it as of today.", show_default=False)],
     solver: Annotated[bool, typer.Option("--solver", help="The file is a solver.")] = False,
 ) -> None:
-    """Old nets and solvers in today's form. V0, V1, net-level inputs, as Caffe's own tools write it; a .caffemodel with its weights."""
+    """Old nets and solvers in today's form. V0, V1, net-level inputs, as Caffe's tools write it; a .caffemodel with its weights, or its net."""
     import prototxt
+    from prototxt.binary import is_binary, read_definition
     from prototxt.files import write_file
 
     if not solver and target.suffix == ".caffemodel":
@@ -217,7 +219,8 @@ def upgrade(
         write_model(target, read_model(source))
         print(f"wrote {target}")
         return
-    message = prototxt.parse(source, kind="solver" if solver else "net")
+    carried = not solver and is_binary(source)
+    message = read_definition(source) if carried else prototxt.parse(source, kind="solver" if solver else "net")
     try:
         today = prototxt.upgrade(message)
     except prototxt.DecantError as exc:
@@ -426,11 +429,11 @@ def compare(
     atol: Annotated[float | None, typer.Option(help="Allowed max|a - b|; goes with --rtol.", show_default=False)] = None,
     rtol: Annotated[float | None, typer.Option(help="Allowed max|a - b| / max|b|; goes with --atol.", show_default=False)] = None,
     gradients: Annotated[bool, typer.Option("--gradients", help="Parameter gradients too, after one backward pass.")] = False,
-    steps: Annotated[int, typer.Option(help="A and B are solvers or recorded traces: compare N steps.", show_default=False)] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="A and B are solvers or recorded traces: compare N steps.", show_default=False)] = 0,
     report: Annotated[Path | None, typer.Option(help="A folder for report.json, .txt and .html.", show_default=False)] = None,
     save: Annotated[Path | None, typer.Option(help="Save A's run as .npz and .json, to compare with on another day.", show_default=False)] = None,
     all: Annotated[bool, typer.Option("--all", help="A is a folder of models: compare each, one row a model.")] = False,
-    jobs: Annotated[int, typer.Option(help="Processes side by side with --all.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side with --all.")] = 1,
     every: Annotated[bool, typer.Option("--every", help="Print every blob, not only those that differ and the outputs.")] = False,
     caffe_python: Annotated[str, typer.Option(help="The Python that has the module caffe.")] = "",
     mean: Annotated[str | None, typer.Option(help="Channel means of an image, 104,117,123, or a mean .binaryproto.", show_default=False)] = None,
@@ -648,6 +651,20 @@ def _confinable(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ended by Ctrl-C with a word; typer would end it in silence."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
 def _commands(of: typer.Typer) -> list[Any]:
     """All commands, those of groups too."""
     inner = [command for group in of.registered_groups if group.typer_instance for command in _commands(group.typer_instance)]
@@ -657,7 +674,7 @@ def _commands(of: typer.Typer) -> list[Any]:
 def main() -> None:
     """Run the command line; every error that a user can cause ends in one message and status 2."""
     for command in _commands(app):
-        command.callback = _confinable(command.callback)
+        command.callback = _stoppable(_confinable(command.callback))
     try:
         app()
     except KeyboardInterrupt:

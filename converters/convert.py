@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prototxt import FileProblem, NetError
+from prototxt import FileProblem, NetError, WeightsError
 from prototxt.binary import is_binary
 from prototxt.files import check_file, write_file
 from prototxt.net import read_net
@@ -268,6 +268,8 @@ def _facts(graph: Graph, prepared: Preprocessing) -> dict[str, Any]:
 def _weights_notes(copied: Any, weights: Path | None, seed: int) -> list[str]:
     if copied is None:
         return [f"no weights were given: the net is initialised by its fillers, seed {seed}"]
+    if copied.kept and not copied.loaded:
+        raise WeightsError(f"{weights}: has no weights for any layer of the net; leave --weights out for a net of its fillers")
     notes = []
     if copied.kept:
         notes.append(f"{weights} has no weights for {_some(copied.kept)}: initialised by fillers")

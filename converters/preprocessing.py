@@ -50,7 +50,7 @@ class Preprocessing:
 def declared(net: Net, *, channels: int = 3, mean: tuple[float, ...] = (), scale: float | None = None) -> Preprocessing:
     """What the net's data layers declare for an input of `channels`; `mean` and `scale` given by the caller win. NetError for what is none."""
     if len(mean) not in (0, 1, channels):
-        raise NetError(f"{len(mean)} means for {channels} channels: one, or one for each")
+        raise NetError(f"--mean: {len(mean)} means for {channels} channels: one, or one for each")
     t, place = _transform(net)
     values: dict[str, Any] = {}
     if t is not None:

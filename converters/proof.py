@@ -171,8 +171,11 @@ def against_golden(net: CaffeNet, path: str | Path) -> Measurement:
     import torch
 
     golden = SavedRun(path)
-    with torch.no_grad():
-        blobs = net.blobs({name: torch.from_numpy(value) for name, value in golden.feed().items()})
+    try:
+        with torch.no_grad():
+            blobs = net.blobs({name: torch.from_numpy(value) for name, value in golden.feed().items()})
+    except DecantError as exc:
+        raise WeightsError(f"{path}: these inputs are not the net's: {exc}") from exc
     got, want = {}, {}
     for name, key in golden.keys.items():
         if name not in blobs:

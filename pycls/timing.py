@@ -40,7 +40,7 @@ class Timing:
     def text(self) -> str:
         """A table, the sums, the whole."""
         width = max([5, *(len(row.layer) for row in self.layers)])
-        kind = max([4, *(len(row.type) for row in self.layers)])
+        kind = max([4, *(len(row.type) for row in self.layers), len("all layers, one by one") - width - 2])
         lines = [f"{'layer':<{width}}  {'type':<{kind}}  {'forward ms':>10}  {'backward ms':>11}"]
         lines += [f"{row.layer:<{width}}  {row.type:<{kind}}  {row.forward:>10.3f}  {row.backward:>11.3f}" for row in self.layers]
         sums = sum(row.forward for row in self.layers), sum(row.backward for row in self.layers)

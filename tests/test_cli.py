@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import typer
 from conftest import CORPUS, ROOT, Decant
 from typer.testing import CliRunner
 
-from cli import app
+from cli import _stoppable, app
 from converters.convert import Conversion, Options, convert
 from prototxt import DecantError
 
@@ -58,8 +60,6 @@ def test_convert_writes_everything_and_proves_it(decant: Decant, tmp_path: Path)
 
 
 def test_convert_tells_when_it_differs(decant: Decant, tmp_path: Path) -> None:
-    import numpy as np
-
     with np.load(NET.with_suffix(".npz")) as z:
         wrong = {k: z[k] * (1.01 if k.startswith("blob/") else 1) for k in z.files if z[k].dtype.kind == "f"}
     np.savez(tmp_path / "wrong.npz", **wrong)
@@ -94,8 +94,6 @@ def test_a_conversion_that_fails_leaves_no_proof_beside_new_files(tmp_path: Path
 
 
 def test_infinite_errors_are_words_in_json(tmp_path: Path) -> None:
-    import numpy as np
-
     with np.load(NET.with_suffix(".npz")) as z:
         np.savez(tmp_path / "wrong.npz", **{k: v[:1] if k.startswith("blob/") else v for k, v in z.items()})
     done = converting(tmp_path / "out", golden=(tmp_path / "wrong.npz",))
@@ -105,8 +103,6 @@ def test_infinite_errors_are_words_in_json(tmp_path: Path) -> None:
 
 
 def test_a_net_that_gives_no_finite_value_is_not_proven() -> None:
-    import numpy as np
-
     from converters.proof import _measure
 
     nan, one = np.full((2, 3), np.nan), np.ones((2, 3))
@@ -146,6 +142,9 @@ def test_preprocessing_that_cannot_be_is_refused(asked: dict[str, Any], says: st
     ("command", "says"),
     [
         (["convert", str(NET), "--for", "opencv", "--no-onnx"], "--no-onnx leaves out"),
+        (["convert", str(NET), "--bake-preprocessing", "--no-onnx"], "--no-onnx leaves out"),
+        (["compare", "a.prototxt", "b.prototxt", "--steps", "-1"], "--steps"),
+        (["classify", "predict", "bundle", "a.png", "--abstain", "2"], "--abstain"),
         (["weights", str(WEIGHTS), "w.h5", "--rename", "ip1="], "'ip1=' is not old=new"),
         (["dataset", "list.txt", "db", "--resize", "abc,3,4"], "'abc,3,4' is not height,width"),
     ],
@@ -221,6 +220,31 @@ def test_damaged_weights_end_in_one_message(kind: str, decant: Decant, tmp_path:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "net.caffemodel" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_weights_that_hold_none_are_refused(tmp_path: Path) -> None:
+    """Caffe takes an empty file; a proof over a net of random weights would say nothing of the one that is meant."""
+    (tmp_path / "empty.caffemodel").touch()
+    with pytest.raises(DecantError, match=r"empty\.caffemodel: has no weights"):
+        convert(NET, tmp_path / "empty.caffemodel", tmp_path / "out", Options(), lambda _: nullcontext(), lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_another_net_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", **{"input/data": np.zeros((2, 3, 32, 32), np.float32), "blob/prob": np.zeros((2, 10), np.float32)})
+    with pytest.raises(DecantError, match=r"other\.npz: these inputs are not the net's"):
+        converting(tmp_path / "out", golden=(tmp_path / "other.npz",))
+
+
+def test_ctrl_c_says_so() -> None:
+    @_stoppable
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    command = typer.Typer()
+    command.command()(interrupted)
+    done = CliRunner().invoke(command)
+    assert (done.exit_code, done.output) == (130, "stopped\n")
 
 
 def test_weights_of_another_net_end_in_one_message(decant: Decant) -> None:

@@ -176,10 +176,16 @@ def test_a_side_that_is_none_is_refused(text: str, told: str, tmp_path: Path, mo
         compare(text, LENET, weights=WEIGHTS)
 
 
+def test_a_mean_without_an_image_is_refused() -> None:
+    with pytest.raises(DecantError, match="--mean and --scale prepare an image"):
+        run(Comparison(str(LENET), "onnxruntime", weights=WEIGHTS, mean=(26.0,)))
+
+
 def test_sides_are_taken_apart() -> None:
     source = sources.parse(f"opencv:{LENET}+{WEIGHTS}@cuda:1,fp16")
     assert (source.runner, source.path, source.weights) == ("opencv", str(LENET), str(WEIGHTS))
     assert (source.device, source.precision) == ("cuda:1", "float16")
+    assert sources.parse(str(WEIGHTS)).runner == "torch"  # it carries its net
     odd = CORPUS / "nets/cifar-full-sigmoid-bn@test.prototxt"  # a name with the separator in it
     assert sources.parse(str(odd)).path == str(odd)
 

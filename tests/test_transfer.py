@@ -128,6 +128,8 @@ def test_what_we_write_carries_its_net(tmp_path: Path, decant: Decant) -> None:
     told = [decant("inspect", path, "--json").stdout for path in (LENET.with_suffix(".prototxt"), "alone.caffemodel")]
     assert json.loads(told[0]) == json.loads(told[1])
     assert decant("convert", "alone.caffemodel", "--no-onnx", "-o", "out").returncode == 0
+    assert decant("upgrade", "alone.caffemodel", "net.prototxt").returncode == 0
+    assert converters.load(tmp_path / "net.prototxt", weights=tmp_path / "alone.caffemodel")(x).equal(net(x))
 
 
 def test_a_snapshot_is_read_without_its_rules(models: Path, decant: Decant) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from prototxt import DecantError
 
 from . import engine, sources
-from .feeds import Array, read_inputs
+from .feeds import IMAGES, Array, read_inputs
 from .results import Report, Tolerance
 from .sources import Context
 
@@ -65,6 +65,8 @@ def run(asked: Comparison) -> Report | None:
 
 
 def _inputs(asked: Comparison, context: Context) -> Mapping[str, Array] | None:
+    if (asked.mean or asked.scale != 1.0) and (asked.input is None or asked.input.suffix.lower() not in IMAGES):
+        raise DecantError("--mean and --scale prepare an image; give one by --input")
     if asked.input is None:
         return None
     explaining = asked.net or next((path for side in (asked.b, asked.a) if side and (path := sources.parse(side).path).endswith(".prototxt")), None)

@@ -46,7 +46,7 @@ def _image(path: Path, graph: Graph | None, mean: Sequence[float], scale: float)
     if len(shape) != 4 or shape[1] not in (1, 3):
         raise DataError(f"{path}: an image needs an input [N, 1 or 3, H, W], and the net's is {list(shape)}")
     if len(mean) not in (0, 1, shape[1]):
-        raise DataError(f"{len(mean)} means for {shape[1]} channels: one, or one for each")
+        raise DataError(f"--mean: {len(mean)} means for {shape[1]} channels: one, or one for each")
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB" if shape[1] == 3 else "L").resize((shape[3], shape[2]), Image.Resampling.BILINEAR), np.float32)

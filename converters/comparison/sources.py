@@ -4,7 +4,7 @@
     RUNNER                                      the same net as the other side's, by this runner
     package.module:callable                     a module of the user's
 
-Without a runner the file says which: .prototxt torch, .onnx onnxruntime, .py source, .npz saved.
+Without a runner the file says which: .prototxt and .caffemodel torch, .onnx onnxruntime, .py source, .npz saved.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RUNNERS = {
     "caffe": "real Caffe in a process of its own (--caffe-python)",
     "saved": "a run of another day (.npz), or recorded numbers of real Caffe",
 }
-SUFFIXES = {".prototxt": "torch", ".onnx": "onnxruntime", ".py": "source", ".npz": "saved"}
+SUFFIXES = {".prototxt": "torch", ".caffemodel": "torch", ".onnx": "onnxruntime", ".py": "source", ".npz": "saved"}
 FORMATS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64", "half": "float16"}
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "float64")
 PYTORCH = ("torch", "compiled", "exported")  # runners that take a number format
@@ -152,8 +152,8 @@ def parse(text: str) -> Source:
     runner = runner or (SUFFIXES.get(Path(rest).suffix, "") if rest not in RUNNERS else rest)
     if not runner:
         raise DecantError(
-            f"{text!r} is no side of a comparison: give a .prototxt, .onnx, .py or .npz, one of the runners {', '.join(RUNNERS)}, alone or "
-            "as RUNNER:FILE, or a module of yours as package.module:callable"
+            f"{text!r} is no side of a comparison: give a .prototxt, .caffemodel, .onnx, .py or .npz, one of the runners {', '.join(RUNNERS)}, "
+            "alone or as RUNNER:FILE, or a module of yours as package.module:callable"
         )
     if rest in RUNNERS:
         return Source(text, runner, "", weights, device, precision)
