@@ -677,9 +677,6 @@ def main() -> None:
         command.callback = _stoppable(_confinable(command.callback))
     try:
         app()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
     except Exception as exc:
         if os.environ.get("DECANT_DEBUG"):
             raise

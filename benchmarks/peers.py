@@ -31,7 +31,6 @@ from converters.modules import (
     rows,
     scale,
     shape,
-    softmax,
 )
 
 N, C = 16, 64
@@ -253,7 +252,7 @@ def losses_of_forks() -> list[Row]:
 
 def measures() -> list[Row]:
     pair, of_map = classified(), (torch.randn(4, 21, 128, 128), torch.randint(0, 21, (4, 1, 128, 128)).float())
-    best, top_5, best_of_map = softmax.ArgMax(1, False), softmax.ArgMax(5, True, 1), softmax.ArgMax(1, False, 1)
+    best, top_5, best_of_map = metrics.ArgMax(1, False), metrics.ArgMax(5, True, 1), metrics.ArgMax(1, False, 1)
     return [
         Row("Accuracy, forward", metrics.Accuracy(1), "torch.argmax", by_hand.accuracy, pair, backward=False),
         Row("Accuracy of the top 5, forward", metrics.Accuracy(1, 5), "torch.topk", by_hand.in_top_5, pair, backward=False),

@@ -144,6 +144,8 @@ def _built(job: _Job) -> tuple[CaffeNet, _Made]:
         torch.manual_seed(job.options.seed)
         net = build(job.graph)
         copied = net.load(job.weights) if job.weights else None
+        if copied is not None and copied.kept and not copied.loaded:
+            raise WeightsError(f"{job.weights}: has no weights for any layer of the net; leave --weights out for a net of its fillers")
         notes = _weights_notes(copied, job.weights, job.options.seed)
         if copied is None and _warm_up(net):
             notes.append("BatchNorm's statistics come from one training pass over random inputs")
@@ -268,8 +270,6 @@ def _facts(graph: Graph, prepared: Preprocessing) -> dict[str, Any]:
 def _weights_notes(copied: Any, weights: Path | None, seed: int) -> list[str]:
     if copied is None:
         return [f"no weights were given: the net is initialised by its fillers, seed {seed}"]
-    if copied.kept and not copied.loaded:
-        raise WeightsError(f"{weights}: has no weights for any layer of the net; leave --weights out for a net of its fillers")
     notes = []
     if copied.kept:
         notes.append(f"{weights} has no weights for {_some(copied.kept)}: initialised by fillers")

@@ -32,18 +32,19 @@ class Labels:
 
 def labels_of(step: Step) -> Labels | None:
     """What a loss or an Accuracy reads as classes; None for every other layer."""
+    args = step.recipe.args
     if step.type in _ALONG_AXIS:
-        classes = step.bottom_shapes[0][step.recipe.args["axis"]]
+        classes = step.bottom_shapes[0][args["axis"]]
     elif step.type in _BEHIND_BATCH:
         classes = prod(step.bottom_shapes[0][1:])
     elif step.type == "SegAccuracy":
-        return Labels(step, step.bottoms[1], step.bottom_shapes[0][1], step.recipe.args["ignored"])
+        classes = step.bottom_shapes[0][1]
     elif step.type == "CenterLoss":
-        classes = step.recipe.args["classes"]
+        classes = args["classes"]
     else:
         return None
-    ignored = step.recipe.args.get("ignore_label")
-    return Labels(step, step.bottoms[1], classes, () if ignored is None else (ignored,))
+    ignored = (args["ignore_label"],) if args.get("ignore_label") is not None else args.get("ignored", ())
+    return Labels(step, step.bottoms[1], classes, ignored)
 
 
 def check_fed(graph: Graph, blobs: Mapping[str, Any], records: Mapping[str, Sequence[int]] | None = None) -> None:

@@ -20,7 +20,6 @@ from ..modules import (
     rows,
     scale,
     shape,
-    softmax,
 )
 from .calls import Call, blob, module, need, pair, pool, power, reshape, sized
 from .modules import convolution as convolved
@@ -254,7 +253,7 @@ def _tile(call: Call) -> Blob:
     return call.one("Tile", [call.x], tile_param={"axis": call.module.dim, "tiles": call.module.tiles})
 
 
-@module(softmax.ArgMax)
+@module(metrics.ArgMax)
 def _arg_max(call: Call) -> Blob:
     m = call.module
     return call.one("ArgMax", [call.x], argmax_param={"top_k": m.top_k, "out_max_val": m.values, "axis": m.axis})

@@ -78,9 +78,10 @@ def _resized(p: Any, name: str, size: int) -> int:
         return int(getattr(p, f"output_{name}"))
     if not p.has(f"scale_{name}"):
         raise NetError(f"give output_{name} or scale_{name}")
-    scaled = float32(size * getattr(p, f"scale_{name}"))
+    scale = getattr(p, f"scale_{name}")
+    scaled = float32(size * scale)
     if not abs(scaled) < 1 << 31:
-        raise NetError(f"{size} by scale_{name} {getattr(p, f'scale_{name}'):g} is no size")
+        raise NetError(f"{size} by scale_{name} {scale:g} is no size")
     return floor(scaled)
 
 

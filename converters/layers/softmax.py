@@ -35,4 +35,4 @@ def arg_max(layer: Layer, shapes: tuple[Shape, ...]) -> Recipe:
         top = (shape[0], 2 if p.out_max_val else 1, p.top_k, *(1,) * (len(shape) - 3))
     if p.top_k > size:
         raise NetError(f"top_k {p.top_k} of {size} values")
-    return Recipe("softmax.ArgMax", args, (top,))
+    return Recipe("metrics.ArgMax", args, (top,))

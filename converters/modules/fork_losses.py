@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where Caffe cuts a probability
+NO_LABEL = -(2**40)  # torch would pass over -100
+
 
 def divided(total: Tensor, by: str | float, batch: int, count: int, valid: Tensor | None = None) -> Tensor:
     """`total` by a number, or by FULL (all), VALID (those that count; None: all do), BATCH_SIZE or NONE; by 1 at least."""
@@ -72,7 +75,7 @@ class SoftmaxWithLossEach(nn.Module):
         if self.ignore_label is not None:
             valid = true != self.ignore_label
             true = torch.where(valid, true, 0)
-        cost = self.cost(F.cross_entropy(x.reshape(batch, classes, *places), true, ignore_index=-(2**40), reduction="none"))
+        cost = self.cost(F.cross_entropy(x.reshape(batch, classes, *places), true, ignore_index=NO_LABEL, reduction="none"))
         cost = cost if valid is None else cost * valid
         loss = divided(cost.sum(), self.normalization, batch, cost.numel(), valid)
         if self.outputs == 1:
@@ -82,7 +85,7 @@ class SoftmaxWithLossEach(nn.Module):
 
     def cost(self, surprise: Tensor) -> Tensor:
         """What a label costs by -log of its probability, cut at the smallest float in its value alone: a hopeless sample learns too."""
-        cut = surprise.clamp(max=87.33654475)
+        cut = surprise.clamp(max=LOG_FLT_MIN)
         return surprise + (cut - surprise).detach() if surprise.requires_grad else cut
 
     def probabilities(self, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where SoftmaxWithLoss cuts a probability
+LOG_FLT_MIN = 87.33654475  # -log of the smallest normal float32, where Caffe cuts a probability
+NO_LABEL = -(2**40)  # torch would pass over -100
 LEAST_PROBABILITY = 1e-20  # where the other losses cut it
 
 
@@ -47,7 +48,7 @@ class SoftmaxWithLoss(nn.Module):
 
     def costs(self, x: Tensor, label: Tensor) -> Tensor:
         """What each label of [N, ...] costs, from [N, C, ...]: in the value, what lies above the cut is left out."""
-        ignored = -(2**40) if self.ignore_label is None else self.ignore_label
+        ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
         if torch.compiler.is_exporting():  # in operators that more readers of a file know
             cost = F.nll_loss(x.log_softmax(1), label, ignore_index=ignored, reduction="none")
             return cost + (cost.clamp(max=LOG_FLT_MIN) - cost).detach()

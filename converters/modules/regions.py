@@ -218,16 +218,15 @@ def half_up(t: Tensor) -> Tensor:
     return whole + (2 * (t - whole)).trunc()
 
 
-def bins(extent: Tensor, count: int, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """First and last + 1 place of each of `count` bins of regions [R], counted from the region's start, or with `start` from 0: two [R, count]."""
-    edge = torch.arange(count + 1, device=extent.device, dtype=extent.dtype) * (extent[:, None] / count)
-    edge = edge if start is None else edge + start[:, None]
-    return edge[:, :-1].floor(), edge[:, 1:].ceil()
+def bins(start: Tensor, extent: Tensor, count: int, size: int, *, whole: bool) -> tuple[Tensor, Tensor]:
+    """First and last + 1 place of each of `count` bins of regions [R], within 0..size: two [R, count].
 
-
-def within(places: tuple[Tensor, Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """Places cut to those of a map."""
-    return places[0].clamp(0, size).long(), places[1].clamp(0, size).long()
+    Edges are rounded before the start, a `whole` number, is added (Fast R-CNN), or behind that (R-FCN): in float32 that differs.
+    """
+    edge, start = torch.arange(count + 1, device=start.device, dtype=start.dtype) * (extent[:, None] / count), start[:, None]
+    low, high = edge[:, :-1], edge[:, 1:]
+    low, high = (low.floor() + start, high.ceil() + start) if whole else ((low + start).floor(), (high + start).ceil())
+    return low.clamp(0, size).long(), high.clamp(0, size).long()
 
 
 def bags(plane: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,10 +270,7 @@ class RoiPool(nn.Module):
         """The same by torch alone."""
         corner = half_up(regions[:, 1:] * self.scale)
         extent = (corner[:, 2:] - corner[:, :2] + 1).clamp(min=1)
-        rows, columns = (
-            within((low + corner[:, i, None], high + corner[:, i, None]), x.shape[3 - i])
-            for i, (low, high) in ((1, bins(extent[:, 1], self.size[0])), (0, bins(extent[:, 0], self.size[1])))
-        )
+        rows, columns = (bins(corner[:, i], extent[:, i], self.size[1 - i], x.shape[3 - i], whole=True) for i in (1, 0))
         if torch.compiler.is_compiling():
             return self.masked(x[image], rows, columns)
         cell, inside, begin = bags(image[:, None, None], rows, columns, (x.shape[2], x.shape[3]))
@@ -309,7 +305,7 @@ class PositionSensitiveRoiPool(nn.Module):
         regions = regions.detach().reshape(-1, 5)
         start, end = half_up(regions[:, 1:3]) * self.scale, (half_up(regions[:, 3:]) + 1) * self.scale
         extent = (end - start).clamp(min=0.1)
-        rows, columns = (within(bins(extent[:, i], self.group, start[:, i]), x.shape[3 - i]) for i in (1, 0))
+        rows, columns = (bins(start[:, i], extent[:, i], self.group, x.shape[3 - i], whole=False) for i in (1, 0))
         image = images_of(regions, x.shape[0])
         if torch.compiler.is_compiling():
             return self.by_sums(x, image, rows, columns)
