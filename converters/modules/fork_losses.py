@@ -85,8 +85,7 @@ class SoftmaxWithLossEach(nn.Module):
 
     def cost(self, surprise: Tensor) -> Tensor:
         """What a label costs by -log of its probability, cut at the smallest float in its value alone: a hopeless sample learns too."""
-        cut = surprise.clamp(max=LOG_FLT_MIN)
-        return surprise + (cut - surprise).detach() if surprise.requires_grad else cut
+        return surprise - F.softshrink(surprise.detach(), LOG_FLT_MIN) if surprise.requires_grad else surprise.clamp(max=LOG_FLT_MIN)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """The softmax, with 4 axes."""
@@ -101,8 +100,9 @@ class FocalLoss(SoftmaxWithLossEach):
         self.alpha, self.gamma = alpha, gamma
 
     def cost(self, surprise: Tensor) -> Tensor:
-        """Down-weighs the easy labels; at probability 1 a power below 1 has no derivative, and Caffe passes no gradient on."""
-        doubt = (1 - (-surprise).exp()).clamp(min=torch.finfo(torch.float32).tiny)
+        """Down-weighs the easy labels; where a power has no derivative, below 1 at probability 1, Caffe passes no gradient on."""
+        doubt = 1 - (-surprise).exp()
+        doubt = doubt.clamp(min=torch.finfo(torch.float32).tiny) if self.gamma % 1 else doubt  # nor is one of a rounding below 0
         return self.alpha * doubt.pow(self.gamma) * super().cost(surprise)
 
     def probabilities(self, x: Tensor) -> Tensor:
